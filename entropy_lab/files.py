@@ -1,0 +1,75 @@
+"""Writing files whole or not at all, and values that files can hold."""
+
+from __future__ import annotations
+
+import math
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from entropy_lab.errors import OutputError
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside ``path``; rename it to ``path`` on success, remove it on failure.
+
+    A reader therefore never sees half a file, and a failure leaves what was there. Missing folders are made.
+
+    Parameters
+    ----------
+    path
+        The file to make or replace.
+
+    Yields
+    ------
+    Path
+        The temporary path to write to, in the same folder (a rename within one file system is atomic).
+
+    Raises
+    ------
+    OutputError
+        The operating system refuses: read-only folder, full disk, a file where a folder should be.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> target = Path(tempfile.mkdtemp()) / "new" / "text"
+    >>> with replacing(target) as temporary:
+    ...     _ = temporary.write_text("whole")
+    >>> target.read_text(), [p.name for p in target.parent.iterdir()]
+    ('whole', ['text'])
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        temporary.replace(path)
+    except OutputError:
+        raise
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    finally:
+        if temporary.exists():
+            temporary.unlink()
+
+
+def cannot_write(path: Path, error: OSError) -> OutputError:
+    """Word the error of a path that the operating system refuses to write."""
+    return OutputError(
+        str(path), f"cannot be written ({error.strerror or error})", "", "choose a folder with --out DIR"
+    )
+
+
+def json_value(value: Any) -> Any:  # noqa: ANN401 - JSON
+    """Give a value that JSON can hold: a number out of its numpy or torch scalar; NaN and infinity as None.
+
+    Examples
+    --------
+    >>> json_value(float("nan")) is None
+    True
+    """
+    value = value.item() if hasattr(value, "item") else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value

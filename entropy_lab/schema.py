@@ -1,0 +1,209 @@
+"""The run format, version 1, as data: every table and column with dtype, unit and meaning.
+
+One rule: a column may be absent, but a name has one meaning. All logarithms are natural, entropies are in nats.
+The tables of ``docs/run-format.md`` are generated from this file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+FORMAT: Final = "entropy-lab/run"
+SUPPORTED_VERSIONS: Final = (1,)
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a table.
+
+    Parameters
+    ----------
+    dtype
+        Polars name of the type written: ``Int32``, ``Int64``, ``Float32``, ``Float64``, ``Boolean``, ``String``,
+        ``List(Int32)`` or ``List(Float32)``. Readers accept any width of the same kind.
+    meaning
+        What the value is, with its reduction.
+    unit
+        ``nats``, ``tokens``, …; empty for a pure number, a name or a text.
+    required
+        True when the run cannot be read without the column.
+
+    Examples
+    --------
+    >>> ROLLOUTS["logp"].unit
+    'nats'
+    """
+
+    dtype: str
+    meaning: str
+    unit: str = ""
+    required: bool = False
+
+
+def _frozen(columns: dict[str, Column]) -> Mapping[str, Column]:
+    return MappingProxyType(columns)
+
+
+ROLLOUTS: Final = _frozen(
+    {
+        "step": Column("Int32", "index of the policy update that the rollout is used in, from 0", required=True),
+        "epoch": Column("Int32", "pass over the training prompts, from 0"),
+        "prompt_id": Column("String", "the prompt, stable across steps", required=True),
+        "group_id": Column("Int64", "rollouts of one prompt drawn together; unique within a step", required=True),
+        "sample": Column("Int32", "index of the rollout in its group, from 0", required=True),
+        "reward": Column("Float32", "the reward that training used", required=True),
+        "correct": Column(
+            "Boolean",
+            "the verifier's verdict; null = not verified (such rollouts leave their group's accuracy)",
+            required=True,
+        ),
+        "group_accuracy": Column("Float32", "p, mean of `correct` over the group's verified rollouts"),
+        "advantage": Column("Float32", "rollout-level advantage that training used"),
+        "n_tokens": Column("Int32", "response tokens, end-of-sequence included when sampled", "tokens"),
+        "logp": Column(
+            "Float32",
+            "sum over response tokens of log π_old(token), trainer's forward pass, at sampling temperature",
+            "nats",
+        ),
+        "logp_after": Column("Float32", "the same sum under the policy after this step's update", "nats"),
+        "sampler_logp": Column("Float32", "the sum that the rollout engine reported", "nats"),
+        "entropy": Column(
+            "Float32",
+            "mean over response tokens of the full-vocabulary entropy of π_old at sampling temperature",
+            "nats/token",
+        ),
+        "truncated": Column("Boolean", "stopped by the length limit"),
+        "source": Column("String", "data set or environment"),
+        "prompt": Column("String", "text of the prompt"),
+        "completion": Column("String", "text of the response"),
+        "answer": Column("String", "reference answer, or the answer found in the response"),
+        "token_ids": Column("List(Int32)", "response tokens"),
+        "token_logp": Column("List(Float32)", "log π_old of each response token", "nats"),
+        "token_logp_after": Column("List(Float32)", "the same under the policy after this step's update", "nats"),
+        "token_entropy": Column("List(Float32)", "full-vocabulary entropy of π_old at each response token", "nats"),
+    }
+)
+
+EVALS: Final = _frozen(
+    {
+        "step": Column("Int32", "update after which the validation pass was made", required=True),
+        "benchmark": Column("String", "held-out problem set", required=True),
+        "problem_id": Column("String", "the problem, stable across passes", required=True),
+        "sample": Column("Int32", "index of the answer to this problem, from 0", required=True),
+        "greedy": Column("Boolean", "decoded greedily (temperature 0)"),
+        "temperature": Column("Float32", "sampling temperature"),
+        "correct": Column("Boolean", "the verifier's verdict; null = not verified", required=True),
+        "n_tokens": Column("Int32", "response tokens", "tokens"),
+        "completion": Column("String", "text of the response"),
+    }
+)
+
+METRICS: Final = _frozen(
+    {
+        "step": Column("Int32", "index of the policy update, from 0", required=True),
+        "epoch": Column("Int32", "pass over the training prompts, from 0"),
+        "time": Column("Float64", "since the run began", "s"),
+        "entropy": Column("Float64", "policy entropy, mean over the step's response tokens", "nats/token"),
+        "reward": Column("Float64", "mean over the step's rollouts"),
+        "loss": Column("Float64", "mean over the step's mini-batches"),
+        "grad_norm": Column("Float64", "before clipping, mean over the step's mini-batches"),
+        "lr": Column("Float64", "learning rate of the step's last mini-batch"),
+        "clip_fraction_low": Column("Float64", "share of response tokens clipped at 1 - eps_low"),
+        "clip_fraction_high": Column("Float64", "share of response tokens clipped at 1 + eps_high"),
+        "n_tokens": Column("Int64", "response tokens of the step, sum", "tokens"),
+        "mean_length": Column("Float64", "mean over the step's rollouts", "tokens"),
+        "truncated": Column("Float64", "share of the step's rollouts stopped by the length limit"),
+        "all_solved": Column("Float64", "share of the step's groups with accuracy 1"),
+        "none_solved": Column("Float64", "share of the step's groups with accuracy 0"),
+        "time_rollout": Column("Float64", "sampling", "s"),
+        "time_logp": Column("Float64", "log-probabilities before and after the update", "s"),
+        "time_update": Column("Float64", "gradient steps", "s"),
+    }
+)
+
+ANALYSES: Final[Mapping[str, Mapping[str, Column]]] = MappingProxyType(
+    {
+        "entropy": _frozen(
+            {
+                "step": Column("Int32", "index of the policy update"),
+                "entropy": Column("Float64", "policy entropy, mean over response tokens", "nats/token"),
+                "entropy_correct": Column("Float64", "the same over correct rollouts", "nats/token"),
+                "entropy_wrong": Column("Float64", "the same over wrong rollouts", "nats/token"),
+                "ci_low": Column("Float64", "lower bound of `entropy`, bootstrap over prompts", "nats/token"),
+                "ci_high": Column("Float64", "upper bound of `entropy`, bootstrap over prompts", "nats/token"),
+                "n_tokens": Column("Int64", "response tokens counted", "tokens"),
+            }
+        ),
+        "covariance": _frozen(
+            {
+                "accuracy": Column("Float64", "group accuracy p (bin centre with `bins`)"),
+                "n_groups": Column("Int64", "groups averaged", "groups"),
+                "covariance": Column("Float64", "mean over groups of Cov(log π / n_tokens, A)", "nats/token"),
+                "ci_low": Column("Float64", "lower bound, bootstrap over prompts", "nats/token"),
+                "ci_high": Column("Float64", "upper bound, bootstrap over prompts", "nats/token"),
+            }
+        ),
+        "solve_rates": _frozen(
+            {
+                "epoch": Column("Int32", "pass over the training prompts"),
+                "n_groups": Column("Int64", "groups with an accuracy", "groups"),
+                "all_solved": Column("Float64", "share of groups with p = 1"),
+                "none_solved": Column("Float64", "share of groups with p = 0"),
+                "expected_all": Column("Float64", "share with p = 1 under the Beta-binomial with the same two moments"),
+                "expected_none": Column("Float64", "share with p = 0 under the same Beta-binomial"),
+            }
+        ),
+        "likelihood": _frozen(
+            {
+                "step": Column("Int32", "index of the policy update"),
+                "n_correct": Column("Int64", "correct rollouts averaged", "rollouts"),
+                "n_wrong": Column("Int64", "wrong rollouts averaged", "rollouts"),
+                "increment_correct": Column("Float64", "mean of logp_after - logp, correct rollouts", "nats/rollout"),
+                "increment_wrong": Column("Float64", "mean of logp_after - logp, wrong rollouts", "nats/rollout"),
+                "increment_correct_per_token": Column(
+                    "Float64", "mean of (logp_after - logp) / n_tokens, correct rollouts with tokens", "nats/token"
+                ),
+                "increment_wrong_per_token": Column(
+                    "Float64", "mean of (logp_after - logp) / n_tokens, wrong rollouts with tokens", "nats/token"
+                ),
+            }
+        ),
+        "advantages": _frozen(
+            {
+                "accuracy": Column("Float64", "group accuracy p"),
+                "n_groups": Column("Int64", "groups averaged", "groups"),
+                "mean_positive": Column("Float64", "mean over groups of the mean advantage of correct rollouts"),
+                "mean_negative": Column("Float64", "mean over groups of the mean advantage of wrong rollouts"),
+                "mean": Column("Float64", "mean over groups of the mean advantage"),
+                "mass_positive": Column("Float64", "mean over groups of E[A; correct]"),
+                "mass_negative": Column("Float64", "mean over groups of E[-A; wrong]"),
+            }
+        ),
+        "training": _frozen(
+            {
+                "step": Column("Int32", "index of the policy update"),
+                "reward": Column("Float64", "mean over rollouts"),
+                "accuracy": Column("Float64", "mean of `correct` over verified rollouts"),
+                "mean_length": Column("Float64", "mean over rollouts", "tokens"),
+                "truncated": Column("Float64", "share of rollouts stopped by the length limit"),
+                "clip_fraction_low": Column("Float64", "share of response tokens clipped at 1 - eps_low"),
+                "clip_fraction_high": Column("Float64", "share of response tokens clipped at 1 + eps_high"),
+            }
+        ),
+        "validation": _frozen(
+            {
+                "step": Column("Int32", "update after which the pass was made"),
+                "benchmark": Column("String", "held-out problem set"),
+                "greedy": Column("Boolean", "decoded greedily; null when not recorded"),
+                "k": Column("Int64", "answers per problem (the smallest number, when problems differ)", "answers"),
+                "accuracy": Column("Float64", "mean over problems of correct / k"),
+                "ci_low": Column("Float64", "lower bound, bootstrap over problems"),
+                "ci_high": Column("Float64", "upper bound, bootstrap over problems"),
+            }
+        ),
+    }
+)
+"""Columns of each built-in analysis' table; `validation` adds ``pass_at_k`` for k = 1, 2, 4, … up to its k."""
