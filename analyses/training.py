@@ -1,0 +1,54 @@
+"""Training signals over steps: reward, accuracy, length, truncation, clipping (Figure 5)."""
+
+import numpy as np
+
+from entropy_lab.batches import FloatArray, GroupBatch
+from entropy_lab.fold import Fold
+from entropy_lab.run import Run
+from entropy_lab.table import Table
+
+NEEDS = ("reward", "correct")
+WANTS = ("n_tokens", "truncated")
+CLIPPED = ("clip_fraction_low", "clip_fraction_high")
+
+
+def analyze(run: Run) -> Fold:
+    """Means over the rollouts of each step, with the clip fractions that ``metrics.jsonl`` holds.
+
+    Parameters
+    ----------
+    run
+        Any run; without ``n_tokens``, ``truncated`` or the metrics, their columns are null.
+
+    Returns
+    -------
+    Fold
+        Its table has one row per step: step, reward, accuracy (over verified rollouts), mean_length (tokens),
+        truncated, clip_fraction_low, clip_fraction_high.
+    """
+    return _Training(run)
+
+
+class _Training(Fold):
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.rows: list[tuple[float, ...]] = []
+
+    def add(self, batch: GroupBatch) -> None:
+        """Average the step's rollouts."""
+        columns = ("reward", "correct", "n_tokens", "truncated")
+        self.rows.append((batch.step, *(_mean(batch[name]) for name in columns)))
+
+    def table(self) -> Table:
+        """Give one row per step."""
+        names = ("step", "reward", "accuracy", "mean_length", "truncated")
+        columns: dict[str, list[float | None]] = {name: [row[i] for row in self.rows] for i, name in enumerate(names)}
+        metrics = {row["step"]: row for row in self.run.metrics().to_dicts() if "step" in row}
+        for name in CLIPPED:
+            columns[name] = [metrics.get(step, {}).get(name) for step in columns["step"]]
+        return Table.of("training", columns)
+
+
+def _mean(values: FloatArray) -> float:
+    values = values[~np.isnan(values)]
+    return float(values.mean()) if len(values) else float("nan")

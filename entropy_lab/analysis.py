@@ -1,0 +1,139 @@
+"""Running analyses over a run: those that can share a pass do; what lacks a column is skipped and named."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from entropy_lab import recipes
+from entropy_lab.errors import MissingColumnError, ParameterError, RunFormatError, UnknownNameError
+from entropy_lab.fold import Fold, run_folds
+from entropy_lab.run import Run, open_run
+from entropy_lab.table import Table
+
+Parameters = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Results:
+    """Tables by analysis, and for each analysis that was skipped the columns it misses."""
+
+    tables: Mapping[str, Table]
+    missing: Mapping[str, tuple[str, ...]]
+
+
+def analyze(run: Run | str | Path, name: str, **parameters: Any) -> Table:  # noqa: ANN401 - the recipe's own types
+    """Run one analysis.
+
+    Parameters
+    ----------
+    run
+        A run, or the path of one.
+    name
+        A built-in analysis (``entropy-lab list``), or the path of a recipe, ``"./my_analysis.py"``.
+    **parameters
+        The analysis' own parameters.
+
+    Returns
+    -------
+    Table
+        Its rows, parameters and units.
+
+    Raises
+    ------
+    MissingColumnError
+        The run did not record a column that the analysis needs.
+    UnknownNameError, ParameterError
+        There is no such analysis, or it has no such parameter.
+    RunFormatError
+        The run is invalid.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from entropy_lab.writer import RunWriter
+    >>> writer = RunWriter(tempfile.mkdtemp() + "/run", method={"name": "grpo", "params": {}})
+    >>> key = {"prompt_id": ["a", "a"], "group_id": [0, 0], "sample": [0, 1], "reward": [1, 0]}
+    >>> _ = writer.write_rollouts(0, {**key, "correct": [True, False], "epoch": [0, 0]})
+    >>> analyze(writer.path, "solve_rates").frame["none_solved"].item()
+    0.0
+    """
+    opened = run if isinstance(run, Run) else open_run(run)
+    results = analyze_all(opened, [name], {name: parameters})
+    if name in results.missing:
+        raise MissingColumnError(name, results.missing[name], f"entropy-lab check {opened.path}")
+    return results.tables[name]
+
+
+def analyze_all(run: Run, names: Iterable[str] = (), parameters: Parameters | None = None) -> Results:
+    """Run several analyses in one pass over the rollouts.
+
+    Parameters
+    ----------
+    run
+        The run.
+    names
+        Analyses, built in or paths; default all built-in ones.
+    parameters
+        Analysis name -> its parameters.
+
+    Returns
+    -------
+    Results
+        Tables in the order of ``names``, and what was skipped.
+
+    Raises
+    ------
+    UnknownNameError, ParameterError, RunFormatError
+        As ``analyze``; a run that holds neither rollouts nor validation passes is an error, too.
+    """
+    parameters = parameters or {}
+    names = tuple(names) or recipes.names("analyses")
+    if unused := [name for name in parameters if name not in names]:
+        raise UnknownNameError(unused[0], "has parameters but is not asked for", f"one of {', '.join(names)}")
+    modules = {name: recipes.load("analyses", name) for name in names}
+    calls = {name: _checked(name, module, parameters.get(name, {})) for name, module in modules.items()}
+    if not run.step_files and not run.eval_files:
+        allowed = "rollouts/step-000000.parquet, … as docs/run-format.md says"
+        raise RunFormatError(str(run.path), "holds no rollouts and no validation passes", allowed)
+    missing: dict[str, tuple[str, ...]] = {}
+    started: dict[str, Table | Fold] = {}
+    for name, module in modules.items():
+        try:
+            started[name] = _start(run, name, module, calls[name])
+        except MissingColumnError as error:
+            missing[name] = error.columns
+    folds = {name: result for name, result in started.items() if isinstance(result, Fold)}
+    run_folds(run, [(fold, _columns(modules[name])) for name, fold in folds.items()])
+    tables = {name: result.table() if isinstance(result, Fold) else result for name, result in started.items()}
+    return Results(tables, missing)
+
+
+def missing_columns(run: Run, name: str) -> tuple[str, ...]:
+    """Name the columns that an analysis needs and the run did not record."""
+    return tuple(column for column in recipes.load("analyses", name).NEEDS if column not in run.columns)
+
+
+def _start(run: Run, name: str, module: ModuleType, parameters: Mapping[str, Any]) -> Table | Fold:
+    if missing := missing_columns(run, name):
+        raise MissingColumnError(name, missing)
+    result: Table | Fold = module.analyze(run, **parameters)
+    return result
+
+
+def _columns(module: ModuleType) -> tuple[str, ...]:
+    return (*module.NEEDS, *getattr(module, "WANTS", ()))
+
+
+def _checked(name: str, module: ModuleType, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
+    known = list(inspect.signature(module.analyze).parameters)[1:]
+    for key in parameters:
+        if key not in known:
+            raise ParameterError(
+                f"{name}.{key}", "is not a parameter", f"one of {', '.join(known)}" if known else "none"
+            )
+    return parameters

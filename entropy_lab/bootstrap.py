@@ -1,0 +1,110 @@
+"""Cluster bootstrap of ratios of sums: the intervals of every analysis.
+
+Tokens of a response and rollouts of a group depend on each other, so what is resampled is whole prompts (or problems).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float64]
+_CELLS = 250_000
+"""Counts drawn at a time: 2 MB, which stays in a core's cache (4 million took five times as long)."""
+
+
+def resample_counts(n: int, n_boot: int, rng: np.random.Generator) -> FloatArray:
+    """Count how often each of ``n`` clusters is drawn, when ``n`` are drawn with replacement.
+
+    Parameters
+    ----------
+    n
+        Number of clusters.
+    n_boot
+        Number of resamples.
+    rng
+        Source of randomness.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (n_boot, n), whole numbers as float64; each row sums to ``n``.
+
+    References
+    ----------
+    Efron (1979), "Bootstrap methods: another look at the jackknife".
+
+    Examples
+    --------
+    >>> resample_counts(5, 3, np.random.default_rng(0)).sum(axis=1)
+    array([5., 5., 5.])
+    """
+    draws = rng.integers(0, max(n, 1), size=(n_boot, n))
+    cells = (draws + n * np.arange(n_boot)[:, None]).ravel()
+    return np.bincount(cells, minlength=n_boot * n).reshape(n_boot, n).astype(np.float64)
+
+
+def resampled_sums(values: FloatArray, n_boot: int, rng: np.random.Generator) -> FloatArray:
+    """Sum each column of ``values`` over resampled clusters.
+
+    Parameters
+    ----------
+    values
+        One row a cluster, shape (n, columns).
+    n_boot
+        Number of resamples.
+    rng
+        Source of randomness.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (n_boot, columns).
+
+    Examples
+    --------
+    >>> resampled_sums(np.ones((4, 1)), 2, np.random.default_rng(0))
+    array([[4.],
+           [4.]])
+    """
+    parts = [counts @ values for counts in _counts_in_parts(len(values), n_boot, rng)]
+    return np.concatenate(parts) if parts else np.zeros((0, values.shape[1]))
+
+
+def _counts_in_parts(n: int, n_boot: int, rng: np.random.Generator) -> Iterator[FloatArray]:
+    size = max(1, _CELLS // max(n, 1))
+    for done in range(0, n_boot, size):
+        yield resample_counts(n, min(size, n_boot - done), rng)
+
+
+def percentile_interval(replicates: FloatArray, confidence: float = 0.95) -> tuple[FloatArray, FloatArray]:
+    """Give the percentile bootstrap interval of each column.
+
+    Parameters
+    ----------
+    replicates
+        Shape (n_boot, columns) or (n_boot,); NaN marks a resample in which the statistic does not exist.
+    confidence
+        Coverage, in (0, 1).
+
+    Returns
+    -------
+    tuple of numpy.ndarray
+        Lower and upper bounds, shape (columns,); NaN where no resample has the statistic.
+
+    Examples
+    --------
+    >>> low, high = percentile_interval(np.arange(101.0), 0.5)
+    >>> float(low), float(high)
+    (25.0, 75.0)
+    """
+    tail = 50 * (1 - confidence)
+    if np.isnan(replicates).any():
+        exists = ~np.isnan(replicates).all(axis=0)
+        filled = np.where(exists, replicates, 0.0)
+        low, high = np.nanpercentile(filled, [tail, 100 - tail], axis=0)
+        return np.where(exists, low, np.nan), np.where(exists, high, np.nan)
+    low, high = np.percentile(replicates, [tail, 100 - tail], axis=0)
+    return low, high
