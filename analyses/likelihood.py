@@ -50,8 +50,8 @@ class _Likelihood(Fold):
 
     def table(self) -> Table:
         """Give one row per step."""
-        names = ("step", "n_correct", "n_wrong", "increment_correct", "increment_wrong")
-        names += ("increment_correct_per_token", "increment_wrong_per_token")
+        names = ["step", "n_correct", "n_wrong", "increment_correct", "increment_wrong"]
+        names += ["increment_correct_per_token", "increment_wrong_per_token"]
         return Table.of("likelihood", {name: [row[i] for row in self.rows] for i, name in enumerate(names)})
 
 
