@@ -241,7 +241,7 @@ class Run:
                 breach = Breach("", f"line {number} is not a JSON object", "one JSON object a line")
                 if not self.skip_invalid:
                     raise breach.error(str(path)) from None
-                self.skipped.append(Skipped(str(path), 1, breach.wrong))
+                self.skipped.append(Skipped(str(path), 1, breach.described))
             else:
                 yield row
 
@@ -249,23 +249,25 @@ class Run:
         self, files: tuple[StepFile, ...], table: Mapping[str, Column]
     ) -> Iterator[tuple[StepFile, Mapping[str, pl.DataType]]]:
         for file in files:
-            rows = None
             try:
                 schema = file.schema()
-                for breach in schema_breaches(schema, table):
-                    rows = file.n_rows()
-                    raise breach.error(file.label)
             except RunFormatError as error:
                 if not self.skip_invalid:
                     raise
-                self.skipped.append(Skipped(file.label, rows, error.wrong))
-            else:
+                self.skipped.append(Skipped(file.label, None, error.wrong))
+                continue
+            breach = next(schema_breaches(schema, table), None)
+            if breach is None:
                 yield file, schema
+            elif self.skip_invalid:
+                self.skipped.append(Skipped(file.label, file.n_rows(), breach.described))
+            else:
+                raise breach.error(file.label)
 
     def _settle(self, file: StepFile, breach: Breach, frame: pl.DataFrame) -> pl.DataFrame:
         if not self.skip_invalid or breach.rows is None:
             raise breach.error(file.label)
-        self.skipped.append(Skipped(file.label, int(breach.rows.sum()), f"{breach.column} {breach.wrong}".strip()))
+        self.skipped.append(Skipped(file.label, int(breach.rows.sum()), breach.described))
         return frame.filter(~breach.rows)
 
 

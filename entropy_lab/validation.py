@@ -52,6 +52,11 @@ class Breach:
     allowed: str
     rows: NDArray[np.bool_] | None = None
 
+    @property
+    def described(self) -> str:
+        """What is wrong and what is allowed, without the file."""
+        return f"{self.column} {self.wrong}; {self.allowed}".strip()
+
     def error(self, file: str, hint: str = "") -> RunFormatError:
         """Word the breach as an error about ``file``."""
         where = f"{file}, column {self.column}" if self.column else file

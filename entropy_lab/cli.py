@@ -1,0 +1,160 @@
+"""The command line: what each command takes, and where it is done.
+
+Only the arguments live here, so that ``entropy-lab --help`` answers at once; a command's own file is imported when it
+is called.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from tyro.conf import FlagCreatePairsOff, Positional, arg, subcommand
+
+from entropy_lab.errors import EntropyLabError
+
+RunPath = Annotated[Path, arg(metavar="RUN", help_behavior_hint="")]
+Out = Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")]
+Names = Annotated[tuple[str, ...], arg(metavar="[NAME …]", help_behavior_hint="")]
+Flag = Annotated[bool, arg(help_behavior_hint="")]
+
+
+@dataclass
+class Analyze:
+    """Analyse a run: tables, figures, and a summary to read."""
+
+    run: Positional[RunPath]
+    """Directory of the run, the one that holds run.json."""
+    names: Positional[Names] = ()
+    """Analyses to run, by name or by the path of your own (./mine.py); all built-in ones by default."""
+    out: Out = None
+    """Write analysis/ and figures/ here instead of into the run."""
+    json: Flag = False
+    """Print one JSON object on stdout and nothing else."""
+    skip_invalid: Flag = False
+    """Leave invalid rollouts out, counted and named, and analyse the rest."""
+    param: Annotated[tuple[str, ...], arg(metavar="ANALYSIS.NAME=VALUE …", help_behavior_hint="")] = ()
+    """Parameters of analyses, e.g. covariance.first_steps=100 solve_rates.by=step."""
+    no_figures: Flag = False
+    """Write tables only."""
+
+
+@dataclass
+class Figures:
+    """Draw the paper's figures and Table 1 from a study (or from one run)."""
+
+    study: Positional[Annotated[Path, arg(metavar="STUDY", help_behavior_hint="")]]
+    """Directory that holds runs/<method>-seed<k>/, or a run."""
+    names: Positional[Names] = ()
+    """Figures to draw: figure1 … figure5, table1, or the path of your own; all by default."""
+    out: Out = None
+    """Write figures/ and tables/ here instead of into the study."""
+
+
+@dataclass
+class Check:
+    """Check every file of a run, and say what each analysis can and cannot read from it."""
+
+    run: Positional[RunPath]
+    """Directory of the run, the one that holds run.json."""
+
+
+@dataclass
+class Train:
+    """Train a policy and record the run: entropy-lab train grpo --out RUN."""
+
+    trainer: Positional[Annotated[str, arg(metavar="TRAINER", help_behavior_hint="")]]
+    """A trainer by name or path; entropy-lab train grpo --help lists its settings."""
+
+
+@dataclass
+class List:
+    """List trainers, analyses, figures, advantage estimators and tasks."""
+
+
+@dataclass
+class Copy:
+    """Copy a recipe to edit it: entropy-lab copy analyses/covariance ."""
+
+    recipe: Positional[Annotated[str, arg(metavar="KIND/NAME", help_behavior_hint="")]]
+    """trainers/NAME, analyses/NAME or figures/NAME."""
+    target: Positional[Annotated[Path, arg(metavar="TARGET", help_behavior_hint="")]] = Path()
+    """A folder, or the new file."""
+
+
+@dataclass
+class Demo:
+    """Train the tiny default, analyse it and draw its figures, in minutes on two cores."""
+
+    out: Annotated[Path, arg(metavar="DIR", help_behavior_hint="")] = Path("demo")
+    """Directory of the run to make."""
+
+
+Command = (
+    Annotated[Analyze, subcommand("analyze")]
+    | Annotated[Figures, subcommand("figures")]
+    | Annotated[Check, subcommand("check")]
+    | Annotated[Train, subcommand("train")]
+    | Annotated[List, subcommand("list")]
+    | Annotated[Copy, subcommand("copy")]
+    | Annotated[Demo, subcommand("demo")]
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run ``entropy-lab``.
+
+    Exit codes: 0, or 2 for input that cannot be used, with one line on stderr that says what, where, what is allowed
+    and what to do; 130 when interrupted.
+
+    Parameters
+    ----------
+    arguments
+        Words after the program's name; default those of the process.
+    """
+    # The matrices of an analysis are small: a second BLAS thread only waits, for milliseconds where the core is busy.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", UserWarning)
+            warnings.showwarning = _warn
+            _dispatch(words)
+    except EntropyLabError as error:
+        sys.stderr.write(f"entropy-lab: {error}\n")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of our output has left: `entropy-lab list | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+
+
+def _dispatch(words: list[str]) -> None:
+    if words[:1] == ["train"] and len(words) > 1 and not words[1].startswith("-"):
+        # A trainer's settings are its own: its file knows them, not this one.
+        import_module("entropy_lab.commands.train").run(words[1], words[2:])
+        return
+    command: Any = tyro.cli(
+        Command,  # type: ignore[arg-type]
+        args=words,
+        prog="entropy-lab",
+        description="Where did my policy's entropy go, and was it the useful kind?",
+        config=(FlagCreatePairsOff,),
+    )
+    import_module(f"entropy_lab.commands.{type(command).__name__.lower()}").run(command)
+
+
+def _warn(message: Warning | str, *_: object) -> None:
+    sys.stderr.write(f"warning: {message}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""``entropy-lab analyze``: tables, figures and a summary of one run."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from entropy_lab.analysis import Results, analyze_all
+from entropy_lab.cli import Analyze
+from entropy_lab.commands.wording import show
+from entropy_lab.errors import MissingColumnError, ParameterError
+from entropy_lab.run import Run, open_run
+from entropy_lab.summary import summarise
+
+
+def run(command: Analyze) -> None:
+    """Analyse, write, and report."""
+    opened = open_run(command.run, skip_invalid=command.skip_invalid)
+    _ = opened.info
+    results = analyze_all(opened, command.names, parameters(command.param))
+    if command.names and not results.tables:
+        name, columns = next(iter(results.missing.items()))
+        raise MissingColumnError(name, columns, f"entropy-lab check {command.run}")
+    out = command.out or command.run
+    tables = {
+        name: table.write(out / "analysis" / f"{Path(name).stem}.parquet") for name, table in results.tables.items()
+    }
+    figures = [] if command.no_figures else _draw(opened, results, out / "figures")
+    summary = summarise(opened, results)
+    summary["tables"] = {name: str(path) for name, path in tables.items()}
+    summary["figures"] = [str(path) for path in figures]
+    if command.json:
+        sys.stdout.write(json.dumps(summary, allow_nan=False) + "\n")
+    else:
+        show(summary, Console(highlight=False))
+
+
+def parameters(words: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    """Read ``ANALYSIS.NAME=VALUE`` words; values are JSON where they can be, else text.
+
+    Examples
+    --------
+    >>> parameters(("covariance.first_steps=100", "solve_rates.by=step"))
+    {'covariance': {'first_steps': 100}, 'solve_rates': {'by': 'step'}}
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for word in words:
+        key, equals, text = word.partition("=")
+        analysis, dot, name = key.rpartition(".")
+        if not (equals and dot and analysis and name):
+            raise ParameterError("--param", f"is {word!r}", "ANALYSIS.NAME=VALUE, as covariance.first_steps=100")
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = text
+        found.setdefault(analysis, {})[name] = value
+    return found
+
+
+def _draw(opened: Run, results: Results, folder: Path) -> list[Path]:
+    from entropy_lab.figure import draw_run
+
+    return draw_run(opened, results.tables, folder)

@@ -1,0 +1,78 @@
+"""``entropy-lab check``: is every file of a run sound, and what can be read from it."""
+
+from __future__ import annotations
+
+import sys
+
+from rich.console import Console
+from rich.table import Table as Listing
+
+from entropy_lab import recipes
+from entropy_lab.analysis import missing_columns
+from entropy_lab.batches import KEY
+from entropy_lab.cli import Check
+from entropy_lab.consistency import disagreements
+from entropy_lab.errors import RunFormatError
+from entropy_lab.run import Run, open_run
+from entropy_lab.schema import ROLLOUTS
+
+
+def run(command: Check) -> None:
+    """Read every row once, print what was found, and exit with 2 when something is invalid."""
+    opened = open_run(command.run, skip_invalid=True)
+    _ = opened.info
+    if not opened.step_files and not opened.eval_files:
+        allowed = "rollouts/step-000000.parquet, … as docs/run-format.md says"
+        raise RunFormatError(str(command.run), "holds no rollouts and no validation passes", allowed)
+    n_rows = _read_all(opened)
+    warnings = [line for file in opened.sound_files for line in disagreements(opened, file)]
+    console = Console(highlight=False)
+    console.print(f"{opened.name}: {len(opened.step_files)} steps, {n_rows:,} valid rollouts", _gaps(opened))
+    console.print(_abilities(opened))
+    for line in warnings:
+        console.print(f"[yellow]warning[/] {line}", soft_wrap=True)
+    for item in opened.skipped:
+        rows = "" if item.rows is None else f"{item.rows:,} rows: "
+        sys.stderr.write(f"invalid: {item.file}: {rows}{item.why}\n")
+    if opened.skipped:
+        hint = f"entropy-lab analyze {command.run} --skip-invalid analyses the rest"
+        raise RunFormatError(str(command.run), f"breaks the run format in {len(opened.skipped)} places", "", hint)
+    console.print("[green]valid[/]: every file keeps the run format")
+
+
+def _read_all(opened: Run) -> int:
+    """Check every row of every file, and count the valid rollouts."""
+    n_rows = 0
+    for file, schema in opened.sound_files.items():
+        plain = [name for name in schema if name in ROLLOUTS and not ROLLOUTS[name].dtype.startswith("List")]
+        n_rows += opened.without_repeats(file, opened.read(file, plain), KEY).height
+    for _ in opened.evals():
+        pass
+    opened.metrics()
+    return n_rows
+
+
+def _gaps(opened: Run) -> str:
+    steps = [file.step for file in opened.step_files]
+    absent = sorted(set(range(steps[0], steps[-1] + 1)) - set(steps)) if steps else []
+    return (
+        f"([yellow]steps missing: {', '.join(map(str, absent[:5]))}{' …' if absent[5:] else ''}[/])" if absent else ""
+    )
+
+
+def _abilities(opened: Run) -> Listing:
+    listing = Listing(box=None, show_header=False, pad_edge=False)
+    listing.add_column(no_wrap=True, min_width=14)
+    listing.add_column()
+    for name in recipes.names("analyses"):
+        missing = missing_columns(opened, name)
+        listing.add_row(
+            name, f"[yellow]no[/]: needs {', '.join(missing)}" if missing else "[green]yes[/]" + _less(opened, name)
+        )
+    return listing
+
+
+def _less(opened: Run, name: str) -> str:
+    wants = getattr(recipes.load("analyses", name), "WANTS", ())
+    absent = [column for column in wants if column not in opened.columns]
+    return f", without {', '.join(absent)}" if absent else ""

@@ -1,0 +1,36 @@
+"""``entropy-lab list``: what there is."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table as Listing
+
+from entropy_lab import advantages, recipes, tasks
+from entropy_lab.cli import List
+
+
+def run(_: List) -> None:
+    """Print recipes with the first line of their documentation, estimators with their formula, and tasks."""
+    console = Console(highlight=False)
+    for kind in recipes.KINDS:
+        docs = {name: _first_line(recipes.find(kind, name).read_text(encoding="utf-8")) for name in recipes.names(kind)}
+        console.print(_listing(kind, docs))
+    estimators = {name: advantages.get(name) for name in advantages.names()}
+    console.print(_listing("advantages", {name: estimator.formula for name, estimator in estimators.items()}))
+    console.print(_listing("tasks", {name: _first_line(tasks.get(name).__doc__ or "") for name in tasks.TASKS}))
+
+
+def _listing(title: str, rows: dict[str, str]) -> Listing:
+    listing = Listing(
+        title=title, title_justify="left", title_style="bold", box=None, show_header=False, pad_edge=False
+    )
+    listing.add_column(style="cyan", no_wrap=True, min_width=20)
+    listing.add_column()
+    for name, text in rows.items():
+        listing.add_row(name, text)
+    return listing
+
+
+def _first_line(source: str) -> str:
+    """First line of a docstring, without executing the file that holds it."""
+    return source.removeprefix('"""').strip().splitlines()[0].removesuffix('"""')

@@ -1,0 +1,36 @@
+"""``entropy-lab train``: hand the words of the command line to a trainer's own configuration."""
+
+from __future__ import annotations
+
+import tyro
+
+from entropy_lab import recipes
+from entropy_lab.errors import MissingExtraError
+
+
+def run(trainer: str, words: list[str]) -> None:
+    """Load a trainer, fill its ``Config`` from the command line and call its ``main``.
+
+    Parameters
+    ----------
+    trainer
+        Name or path of a recipe.
+    words
+        What followed the name.
+
+    Raises
+    ------
+    MissingExtraError
+        The trainer needs torch or transformers, and they are not installed.
+    """
+    try:
+        module = recipes.load("trainers", trainer)
+    except ModuleNotFoundError as error:
+        if error.name not in ("torch", "transformers"):
+            raise
+        hint = "pip install 'entropy-lab[train]'"
+        raise MissingExtraError(
+            f"train {trainer}", f"{error.name} is not installed", "the extra `train`", hint
+        ) from error
+    config = tyro.cli(module.Config, args=words, prog=f"entropy-lab train {trainer}", description=module.__doc__)
+    module.main(config)

@@ -1,0 +1,58 @@
+"""Whether columns of a run agree with each other: what a reader cannot see from one column alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+import polars as pl
+
+from entropy_lab.run import Run, StepFile
+
+TOLERANCE: Final = 1e-3
+"""Relative difference beyond which two recordings of the same float32 quantity disagree."""
+
+_TOKEN_LISTS: Final = ("token_ids", "token_logp", "token_logp_after", "token_entropy")
+_SUMS: Final = {"token_logp": "logp", "token_logp_after": "logp_after"}
+
+
+def disagreements(run: Run, file: StepFile) -> Iterator[str]:
+    """Name the disagreements between columns of one step's rollouts.
+
+    ``group_accuracy`` against the mean of ``correct`` over the group; the lengths of token lists against ``n_tokens``;
+    the sums of token log-probabilities against ``logp`` and ``logp_after``.
+
+    Parameters
+    ----------
+    run
+        The run.
+    file
+        One of ``run.sound_files``.
+
+    Yields
+    ------
+    str
+        One line each, with how many rows disagree.
+    """
+    schema = run.sound_files[file]
+    wanted = ("group_id", "correct", "group_accuracy", "n_tokens", "logp", "logp_after", *_TOKEN_LISTS)
+    frame = file.read([name for name in wanted if name in schema])
+    rules: dict[str, pl.Expr] = {}
+    if "group_accuracy" in schema:
+        accuracy = pl.col("correct").mean().over("group_id")
+        rules["group_accuracy is not the mean of correct over the group"] = _differ(pl.col("group_accuracy"), accuracy)
+    for name in _TOKEN_LISTS:
+        if name in schema and "n_tokens" in schema:
+            rules[f"{name} has another length than n_tokens"] = pl.col(name).list.len() != pl.col("n_tokens")
+    for name, total in _SUMS.items():
+        if name in schema and total in schema:
+            rules[f"{total} is not the sum of {name}"] = _differ(pl.col(name).list.sum(), pl.col(total))
+    for text, rule in rules.items():
+        rows = frame.select(rule.fill_null(False).sum()).item()
+        if rows:
+            yield f"{file.label}: {text} in {rows:,} of {frame.height:,} rows"
+
+
+def _differ(left: pl.Expr, right: pl.Expr) -> pl.Expr:
+    left, right = left.cast(pl.Float64), right.cast(pl.Float64)
+    return (left - right).abs() > TOLERANCE * pl.max_horizontal(right.abs(), pl.lit(1.0))

@@ -1,0 +1,100 @@
+"""What an analysis says at a glance: a few numbers out of its tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import polars as pl
+
+from entropy_lab.analysis import Results
+from entropy_lab.run import Run
+from entropy_lab.table import Table
+
+
+def summarise(run: Run, results: Results) -> dict[str, Any]:
+    """Condense the tables of one run.
+
+    Parameters
+    ----------
+    run
+        The run.
+    results
+        Its analyses.
+
+    Returns
+    -------
+    dict
+        JSON values: ``run``, ``method``, ``steps``, and, for each analysis that ran, ``entropy`` (start, end and
+        change in nats/token), ``covariance`` (slope with interval, spearman), ``solve_rates`` (all-/none-solved of the
+        first and last epoch), ``likelihood`` (mean over steps, nats/rollout), ``training`` (reward), ``validation``
+        (accuracy of the first and last pass, mean over benchmarks); ``skipped`` (analysis -> missing columns) and
+        ``left_out`` (files with rows and reason).
+    """
+    parts = {
+        "entropy": _entropy,
+        "covariance": _covariance,
+        "solve_rates": _solve_rates,
+        "likelihood": _likelihood,
+        "training": _training,
+        "validation": _validation,
+    }
+    steps = [file.step for file in run.step_files]
+    summary: dict[str, Any] = {
+        "run": run.name,
+        "method": dict(run.method),
+        "steps": {"first": steps[0], "last": steps[-1], "n": len(steps)} if steps else {"n": 0},
+    }
+    for name, part in parts.items():
+        if name in results.tables and len(results.tables[name]):
+            summary[name] = part(results.tables[name])
+    summary["skipped"] = {name: list(columns) for name, columns in results.missing.items()}
+    summary["left_out"] = [{"file": item.file, "rows": item.rows, "why": item.why} for item in run.skipped]
+    return summary
+
+
+def _ends(table: Table, column: str) -> dict[str, Any]:
+    values = table.frame[column].drop_nulls()
+    start, end = (values[0], values[-1]) if len(values) else (None, None)
+    return {"start": start, "end": end}
+
+
+def _entropy(table: Table) -> dict[str, Any]:
+    ends = _ends(table, "entropy")
+    change = ends["end"] / ends["start"] - 1 if ends["start"] else None
+    return {**ends, "change": change, "mean": table.frame["entropy"].mean(), "unit": "nats/token"}
+
+
+def _covariance(table: Table) -> dict[str, Any]:
+    keys = ("slope", "slope_ci_low", "slope_ci_high", "spearman", "first_steps", "advantage")
+    return {key: table.metadata.get(key) for key in keys}
+
+
+def _solve_rates(table: Table) -> dict[str, Any]:
+    by = str(table.metadata["by"])
+    return {
+        "by": by,
+        "first": table.frame[by][0],
+        "last": table.frame[by][-1],
+        **{name: _ends(table, name) for name in ("all_solved", "none_solved")},
+    }
+
+
+def _likelihood(table: Table) -> dict[str, Any]:
+    columns = ("increment_correct", "increment_wrong")
+    means: Mapping[str, Any] = {name: table.frame[name].mean() for name in columns}
+    return {**means, "unit": "nats/rollout", "reduction": "mean over steps"}
+
+
+def _training(table: Table) -> dict[str, Any]:
+    return {"reward": _ends(table, "reward"), "accuracy": _ends(table, "accuracy")}
+
+
+def _validation(table: Table) -> dict[str, Any]:
+    by = pl.col("greedy").replace_strict({True: "greedy", False: "sampled"}, default="answers")
+    passes = table.frame.group_by("step", by.alias("decoding")).agg(pl.col("accuracy").mean()).sort("step")
+    ends = {
+        str(key[0]): {"start": part["accuracy"][0], "end": part["accuracy"][-1], "first_step": part["step"][0]}
+        for key, part in passes.partition_by(["decoding"], as_dict=True).items()
+    }
+    return {"n_benchmarks": table.frame["benchmark"].n_unique(), **ends}
