@@ -93,8 +93,8 @@ class Copy:
 class Demo:
     """Train the tiny default, analyse it and draw its figures, in minutes on two cores."""
 
-    out: Annotated[Path, arg(metavar="DIR", help_behavior_hint="")] = Path("demo")
-    """Directory of the run to make."""
+    out: Out = None
+    """Directory of the run to make; demo, or demo-2, … when there is one."""
 
 
 Command = (

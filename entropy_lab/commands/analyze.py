@@ -62,6 +62,7 @@ def parameters(words: tuple[str, ...]) -> dict[str, dict[str, Any]]:
 
 
 def _draw(opened: Run, results: Results, folder: Path) -> list[Path]:
-    from entropy_lab.figure import draw_run
+    from entropy_lab.figure import draw_all, tables_of  # matplotlib: not with --no-figures
 
-    return draw_run(opened, results.tables, folder)
+    files, _ = draw_all([tables_of(opened, results.tables)], (), folder)
+    return files

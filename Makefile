@@ -1,0 +1,52 @@
+# Every target sets itself up: a virtual environment in .venv, made once and again when pyproject.toml changes.
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+BIN := .venv/bin
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help demo test check lint types docs wheel test-lowest bench clean
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+.venv/train: pyproject.toml constraints.txt
+	@echo "setting up .venv (minutes, once; the log is .venv/train.log) …"
+	@$(PYTHON) -m venv .venv
+	@{ $(BIN)/pip install -c constraints.txt torch && $(BIN)/pip install -c constraints.txt -e '.[train]'; } \
+	  > .venv/train.log 2>&1 || { tail -n 20 .venv/train.log; exit 1; }
+	@touch $@
+
+.venv/dev: .venv/train requirements-dev.txt
+	@$(BIN)/pip install -c constraints.txt -r requirements-dev.txt > .venv/dev.log 2>&1 || { tail -n 20 .venv/dev.log; exit 1; }
+	@touch $@
+
+demo: .venv/train  ## train the tiny default, analyse it, draw the figures
+	@$(BIN)/entropy-lab demo
+
+test: .venv/dev  ## run every test (under 5 minutes on 2 cores)
+	$(BIN)/python -m pytest -q --doctest-modules entropy_lab tests
+
+check: lint types docs wheel  ## what CI runs beside the tests
+
+lint: .venv/dev  ## ruff: lint and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/dev  ## mypy --strict
+	$(BIN)/mypy
+
+docs: .venv/dev  ## generated parts of README and docs are true to the code
+	$(BIN)/python docs/generate.py --check
+
+wheel: .venv/dev  ## build the wheel, install it alone, use it from a folder that has its own analyses/
+	PYTHON=$(PYTHON) bash .ci/smoke
+
+test-lowest:  ## run the core tests on the lowest versions that pyproject.toml allows
+	PYTHON=$(PYTHON) bash .ci/lowest
+
+bench: .venv/dev  ## measure analyze beside DuckDB and pandas
+	$(BIN)/python benchmarks/group_table.py
+
+clean:  ## remove what the targets made
+	rm -rf .venv dist demo demo-* .mypy_cache .ruff_cache .pytest_cache .hypothesis

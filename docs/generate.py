@@ -1,0 +1,104 @@
+"""Fill the generated parts of README.md and docs/*.md from the code, or check that they are up to date.
+
+A part stands between ``<!-- generated: NAME -->`` and ``<!-- end -->``.
+Run ``python docs/generate.py`` to fill them, with ``--check`` to fail where one is stale.
+"""
+
+import contextlib
+import io
+import re
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from entropy_lab import advantages, recipes
+from entropy_lab.cli import main as command_line
+from entropy_lab.schema import ANALYSES, EVALS, METRICS, ROLLOUTS, Column
+
+ROOT = Path(__file__).resolve().parent.parent
+PART = re.compile(r"(<!-- generated: (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def columns(table: Mapping[str, Column], required: bool = True) -> str:
+    """Tabulate the columns of a table."""
+    head = "| column | dtype | unit | required | meaning |\n|---|---|---|---|---|\n"
+    if not required:
+        head = "| column | dtype | unit | meaning |\n|---|---|---|---|\n"
+    rows = []
+    for name, column in table.items():
+        cells = [f"`{name}`", column.dtype, column.unit, *(["yes" if column.required else ""] if required else [])]
+        rows.append("| " + " | ".join([*cells, column.meaning]) + " |\n")
+    return head + "".join(rows)
+
+
+def analyses() -> str:
+    """Tabulate the tables of all analyses."""
+    return "\n".join(f"### {name}\n\n{columns(table, required=False)}" for name, table in ANALYSES.items())
+
+
+def estimators() -> str:
+    """Tabulate the advantage estimators."""
+    head = "| name | formula | source |\n|---|---|---|\n"
+    made = [advantages.get(name) for name in advantages.names()]
+    escape = str.maketrans({"|": "\\|"})
+    return head + "".join(
+        f"| `{e.name}` | {e.formula.translate(escape)} | {e.reference.translate(escape)} |\n" for e in made
+    )
+
+
+def recipe_list() -> str:
+    """List the recipes with the first line of their documentation."""
+    lines = []
+    for kind in recipes.KINDS:
+        for name in recipes.names(kind):
+            text = recipes.find(kind, name).read_text(encoding="utf-8")
+            first = text.removeprefix('"""').strip().splitlines()[0].removesuffix('"""')
+            lines.append(f"- `{kind}/{name}.py`: {first}\n")
+    return "".join(lines)
+
+
+def help_text(*words: str) -> Callable[[], str]:
+    """Give what a command's ``--help`` prints."""
+
+    def text() -> str:
+        output = io.StringIO()
+        with contextlib.redirect_stdout(output), contextlib.suppress(SystemExit):
+            command_line([*words, "--help"])
+        return f"```\n{output.getvalue().rstrip()}\n```\n"
+
+    return text
+
+
+PARTS: Mapping[str, Callable[[], str]] = {
+    "rollouts": lambda: columns(ROLLOUTS),
+    "evals": lambda: columns(EVALS),
+    "metrics": lambda: columns(METRICS),
+    "analyses": analyses,
+    "estimators": estimators,
+    "recipes": recipe_list,
+    "help": help_text(),
+    "help-analyze": help_text("analyze"),
+    "help-figures": help_text("figures"),
+}
+
+
+def filled(text: str) -> str:
+    """Fill every generated part of a page."""
+    return PART.sub(lambda part: f"{part[1]}{PARTS[part['name']]()}{part[3]}", text)
+
+
+def main() -> None:
+    """Fill or check all pages."""
+    stale = []
+    for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+        text = page.read_text(encoding="utf-8")
+        if filled(text) != text:
+            stale.append(str(page.relative_to(ROOT)))
+            if "--check" not in sys.argv:
+                page.write_text(filled(text), encoding="utf-8")
+    if stale and "--check" in sys.argv:
+        sys.exit(f"stale: {', '.join(stale)}. Hint: python docs/generate.py")
+
+
+if __name__ == "__main__":
+    main()

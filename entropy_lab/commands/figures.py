@@ -1,0 +1,40 @@
+"""``entropy-lab figures``: the paper's figures and Table 1 from a study, or from one run."""
+
+from __future__ import annotations
+
+import sys
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+from entropy_lab.cli import Figures
+from entropy_lab.figure import draw_all, tables_of
+from entropy_lab.panels import RunTables
+from entropy_lab.study import Study, open_study
+
+
+def run(command: Figures) -> None:
+    """Analyse every run, draw, and say where the pictures are and what could not be drawn."""
+    study = open_study(command.study)
+    runs = _analysed(study)
+    out = command.out or command.study
+    files, tables = draw_all(runs, command.names, out / "figures")
+    for name, table in tables.items():
+        table.write(out / "tables" / f"{name}.parquet")
+    console = Console(highlight=False, soft_wrap=True)
+    methods = {run.label: sum(other.label == run.label for other in runs) for run in runs}
+    console.print("runs     " + ", ".join(f"{label} × {n}" for label, n in methods.items()))
+    for name, table in tables.items():
+        pictures = [str(file) for file in files if file.stem == name]
+        console.print(f"{name:8} {' '.join(pictures)}")
+        for reason in dict.fromkeys(f"panel {gap['panel']}: {gap['reason']}" for gap in table.metadata["missing"]):
+            console.print(f"[yellow]{'':8} without {reason}[/]")
+    if not tables:
+        console.print("nothing to draw: no run has the tables of a figure; entropy-lab check RUN says what is missing")
+
+
+def _analysed(study: Study) -> list[RunTables]:
+    bar = Progress(TextColumn("analysing"), BarColumn(), TextColumn("{task.completed}/{task.total}"), transient=True)
+    bar.disable = not sys.stderr.isatty()
+    with bar:
+        return [tables_of(run) for run in bar.track(study.runs)]
