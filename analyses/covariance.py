@@ -57,7 +57,8 @@ def analyze(
     Fold
         Its table has one row per accuracy: accuracy, n_groups, covariance, ci_low, ci_high (nats/token). Metadata:
         the parameters, ``spearman`` (rank correlation of accuracy and covariance over rows), ``slope`` (least squares
-        over groups, nats/token per unit accuracy) with ``slope_ci_low`` and ``slope_ci_high``.
+        over groups, nats/token per unit accuracy) with ``slope_ci_low`` and ``slope_ci_high``; these leave out p = 0
+        and p = 1, where the advantage of a group is constant and its covariance 0 whatever the policy does.
     """
     if bins is not None and bins < 1:
         raise ParameterError("bins", f"is {bins}", "1 or more")
@@ -100,18 +101,21 @@ class _Covariance(Fold):
         """Average over groups of the same accuracy."""
         n_boot, confidence, seed = self.boot
         parameters = {"first_steps": self.until, "ddof": self.ddof, "bins": self.bins, "advantage": self.advantage}
-        metadata = parameters | {"n_boot": n_boot, "confidence": confidence, "seed": seed}
-        sums = self._sums() if self.parts else pl.DataFrame(schema={"prompt": pl.String, "accuracy": pl.Float64})
+        metadata: dict[str, object] = parameters | {"n_boot": n_boot, "confidence": confidence, "seed": seed}
+        sums = self._sums() if self.parts else pl.DataFrame()
         if sums.is_empty():
+            nothing = dict.fromkeys(("spearman", "slope", "slope_ci_low", "slope_ci_high"))
             names = ("accuracy", "n_groups", "covariance", "ci_low", "ci_high")
-            return Table.of("covariance", {name: [] for name in names}, **metadata, spearman=None, slope=None)
+            return Table.of("covariance", {name: [] for name in names}, **metadata, **nothing)
         total, n, replicates, accuracy = self._by_accuracy(sums)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            boot_total, boot_n = replicates[:, : len(accuracy)], replicates[:, len(accuracy) :]
+        boot_total, boot_n = replicates[:, : len(accuracy)], replicates[:, len(accuracy) :]
+        with np.errstate(invalid="ignore"):
             low, high = percentile_interval(boot_total / boot_n, confidence)
-            slope_low, slope_high = percentile_interval(_slope(accuracy, boot_total, boot_n), confidence)
-        n_prompts = sums.group_by("accuracy").len().sort("accuracy")["len"].to_numpy()
-        alone = n_prompts < 2
+        alone = sums.group_by("accuracy").len().sort("accuracy")["len"].to_numpy() < 2
+        mixed = (accuracy > 0) & (accuracy < 1)
+        slope = _slope(accuracy[mixed], total[None, mixed], n[None, mixed])[0]
+        slopes = _slope(accuracy[mixed], boot_total[:, mixed], boot_n[:, mixed])
+        slope_low, slope_high = percentile_interval(slopes, confidence)
         columns = {
             "accuracy": accuracy,
             "n_groups": n,
@@ -119,10 +123,14 @@ class _Covariance(Fold):
             "ci_low": np.where(alone, np.nan, low),
             "ci_high": np.where(alone, np.nan, high),
         }
-        rank = pl.DataFrame({"p": accuracy, "c": total / n}).select(pl.corr("p", "c", method="spearman")).item()
-        slope = _slope(accuracy, total[None], n[None])[0]
-        slopes = {"slope": slope, "slope_ci_low": float(slope_low), "slope_ci_high": float(slope_high)}
-        return Table.of("covariance", columns, **metadata, spearman=rank, **slopes)
+        rows = pl.DataFrame({"p": accuracy[mixed], "c": (total / n)[mixed]})
+        metadata |= {
+            "spearman": rows.select(pl.corr("p", "c", method="spearman")).item(),
+            "slope": slope,
+            "slope_ci_low": slope_low,
+            "slope_ci_high": slope_high,
+        }
+        return Table.of("covariance", columns, **metadata)
 
     def _by_accuracy(self, sums: pl.DataFrame) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
         """Totals by accuracy, observed and over resampled prompts (totals and counts side by side)."""

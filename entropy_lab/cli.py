@@ -125,7 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("always", UserWarning)
-            warnings.showwarning = _warn
+            warnings.showwarning = _warn  # type: ignore[assignment]
             _dispatch(words)
     except EntropyLabError as error:
         sys.stderr.write(f"entropy-lab: {error}\n")
@@ -143,7 +143,7 @@ def _dispatch(words: list[str]) -> None:
         import_module("entropy_lab.commands.train").run(words[1], words[2:])
         return
     command: Any = tyro.cli(
-        Command,  # type: ignore[arg-type]
+        Command,
         args=words,
         prog="entropy-lab",
         description="Where did my policy's entropy go, and was it the useful kind?",

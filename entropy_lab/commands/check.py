@@ -9,12 +9,12 @@ from rich.table import Table as Listing
 
 from entropy_lab import recipes
 from entropy_lab.analysis import missing_columns
-from entropy_lab.batches import KEY
 from entropy_lab.cli import Check
 from entropy_lab.consistency import disagreements
 from entropy_lab.errors import RunFormatError
 from entropy_lab.run import Run, open_run
 from entropy_lab.schema import ROLLOUTS
+from entropy_lab.validation import KEY
 
 
 def run(command: Check) -> None:

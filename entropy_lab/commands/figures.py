@@ -9,7 +9,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from entropy_lab.cli import Figures
 from entropy_lab.figure import draw_all, tables_of
-from entropy_lab.panels import RunTables
+from entropy_lab.series import RunTables
 from entropy_lab.study import Study, open_study
 
 
