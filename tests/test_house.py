@@ -25,7 +25,7 @@ FLOORS = {
     **dict.fromkeys(("run", "writer", "table", "consistency"), 3),
     **dict.fromkeys(("batches", "fold", "study", "rl", "readers", "integrations"), 4),
     **dict.fromkeys(("recipes",), 5),
-    **dict.fromkeys(("points", "scores", "series", "panels", "style", "drawing"), 6),
+    **dict.fromkeys(("plots",), 6),
     **dict.fromkeys(("analysis", "figure", "summary"), 7),
     **dict.fromkeys(("cli", "commands"), 8),
 }

@@ -7,10 +7,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from entropy_lab.analysis import Results, analyze_all
 from entropy_lab.cli import Analyze
+from entropy_lab.commands.terminal import console
 from entropy_lab.commands.wording import show
 from entropy_lab.errors import MissingColumnError, ParameterError
 from entropy_lab.run import Run, open_run
@@ -36,7 +35,7 @@ def run(command: Analyze) -> None:
     if command.json:
         sys.stdout.write(json.dumps(summary, allow_nan=False) + "\n")
     else:
-        show(summary, Console(highlight=False))
+        show(summary, console())
 
 
 def parameters(words: tuple[str, ...]) -> dict[str, dict[str, Any]]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 
-from rich.console import Console
 from rich.table import Table as Listing
 
 from entropy_lab import recipes
 from entropy_lab.analysis import missing_columns
 from entropy_lab.cli import Check
+from entropy_lab.commands.terminal import console
 from entropy_lab.consistency import disagreements
 from entropy_lab.errors import RunFormatError
 from entropy_lab.run import Run, open_run
@@ -26,18 +26,18 @@ def run(command: Check) -> None:
         raise RunFormatError(str(command.run), "holds no rollouts and no validation passes", allowed)
     n_rows = _read_all(opened)
     warnings = [line for file in opened.sound_files for line in disagreements(opened, file)]
-    console = Console(highlight=False)
-    console.print(f"{opened.name}: {len(opened.step_files)} steps, {n_rows:,} valid rollouts", _gaps(opened))
-    console.print(_abilities(opened))
+    screen = console()
+    screen.print(f"{opened.name}: {len(opened.step_files)} steps, {n_rows:,} valid rollouts", _gaps(opened))
+    screen.print(_abilities(opened))
     for line in warnings:
-        console.print(f"[yellow]warning[/] {line}", soft_wrap=True)
+        screen.print(f"[yellow]warning[/] {line}", soft_wrap=True)
     for item in opened.skipped:
         rows = "" if item.rows is None else f"{item.rows:,} rows: "
         sys.stderr.write(f"invalid: {item.file}: {rows}{item.why}\n")
     if opened.skipped:
         hint = f"entropy-lab analyze {command.run} --skip-invalid analyses the rest"
         raise RunFormatError(str(command.run), f"breaks the run format in {len(opened.skipped)} places", "", hint)
-    console.print("[green]valid[/]: every file keeps the run format")
+    screen.print("[green]valid[/]: every file keeps the run format")
 
 
 def _read_all(opened: Run) -> int:

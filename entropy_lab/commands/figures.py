@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from entropy_lab.cli import Figures
+from entropy_lab.commands.terminal import console
 from entropy_lab.figure import draw_all, tables_of
-from entropy_lab.series import RunTables
+from entropy_lab.plots.series import RunTables
 from entropy_lab.study import Study, open_study
 
 
@@ -21,16 +21,16 @@ def run(command: Figures) -> None:
     files, tables = draw_all(runs, command.names, out / "figures")
     for name, table in tables.items():
         table.write(out / "tables" / f"{name}.parquet")
-    console = Console(highlight=False, soft_wrap=True)
+    screen = console()
     methods = {run.label: sum(other.label == run.label for other in runs) for run in runs}
-    console.print("runs     " + ", ".join(f"{label} × {n}" for label, n in methods.items()))
+    screen.print("runs     " + ", ".join(f"{label} × {n}" for label, n in methods.items()))
     for name, table in tables.items():
         pictures = [str(file) for file in files if file.stem == name]
-        console.print(f"{name:8} {' '.join(pictures)}")
+        screen.print(f"{name:8} {' '.join(pictures)}")
         for reason in dict.fromkeys(f"panel {gap['panel']}: {gap['reason']}" for gap in table.metadata["missing"]):
-            console.print(f"[yellow]{'':8} without {reason}[/]")
+            screen.print(f"[yellow]{'':8} without {reason}[/]")
     if not tables:
-        console.print("nothing to draw: no run has the tables of a figure; entropy-lab check RUN says what is missing")
+        screen.print("nothing to draw: no run has the tables of a figure; entropy-lab check RUN says what is missing")
 
 
 def _analysed(study: Study) -> list[RunTables]:

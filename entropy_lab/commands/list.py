@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from rich.console import Console
 from rich.table import Table as Listing
 
 from entropy_lab import advantages, recipes, tasks
 from entropy_lab.cli import List
+from entropy_lab.commands.terminal import console
 
 
 def run(_: List) -> None:
     """Print recipes with the first line of their documentation, estimators with their formula, and tasks."""
-    console = Console(highlight=False)
+    screen = console()
     for kind in recipes.KINDS:
         docs = {name: _first_line(recipes.find(kind, name).read_text(encoding="utf-8")) for name in recipes.names(kind)}
-        console.print(_listing(kind, docs))
+        screen.print(_listing(kind, docs))
     estimators = {name: advantages.get(name) for name in advantages.names()}
-    console.print(_listing("advantages", {name: estimator.formula for name, estimator in estimators.items()}))
-    console.print(_listing("tasks", {name: _first_line(tasks.get(name).__doc__ or "") for name in tasks.TASKS}))
+    screen.print(_listing("advantages", {name: estimator.formula for name, estimator in estimators.items()}))
+    screen.print(_listing("tasks", {name: _first_line(tasks.get(name).__doc__ or "") for name in tasks.TASKS}))
 
 
 def _listing(title: str, rows: dict[str, str]) -> Listing:

@@ -1,0 +1,108 @@
+"""Drawing one panel: lines with bands, points with bars, and limits that fit them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+import polars as pl
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.lines import Line2D
+from matplotlib.transforms import ScaledTranslation
+
+from entropy_lab.plots.page import Cell
+from entropy_lab.plots.series import FloatArray
+from entropy_lab.plots.style import Look, styled_line
+
+_FEW: Final = 25
+"""Up to so many points, each has a marker."""
+
+
+def draw_panel(cell: Cell) -> None:
+    """Draw the rows of a panel and fit the axes to them.
+
+    Lines have a band between low and high, and the values before smoothing as a pale line; panels of ``"points"``, and
+    those where every series has one x only, have markers with bars, moved aside so that none hides another.
+
+    Parameters
+    ----------
+    cell
+        A cell of `entropy_lab.plots.page.sheet`; null and NaN break a line, a panel without values stays empty.
+
+    Examples
+    --------
+    >>> from entropy_lab.plots.page import sheet
+    >>> from entropy_lab.plots.panels import Panel, collect
+    >>> curve = Panel("a", "Correct", "", ("accuracy",), "positive", "advantage", "1", estimators=("grpo",))
+    >>> _, cells = sheet(collect("mine", [curve], []))
+    >>> draw_panel(cells[0])
+    >>> [line.get_label() for line in cells[0].axes.lines]
+    ['GRPO']
+    """
+    parts = {rows["series"][0]: rows for rows in cell.rows.partition_by("series", maintain_order=True)}
+    labels = [label for label in cell.looks if label in parts]
+    alone = cell.rows["x"].n_unique() < 2
+    if cell.panel["zero_line"]:
+        cell.axes.axhline(0, color="#a6a6a6", linewidth=0.6, zorder=1, gid="reference")
+    for index, label in enumerate(labels):
+        x, y, low, high, raw = (parts[label][name].to_numpy() for name in ("x", "y", "low", "high", "raw"))
+        look = cell.looks[label]
+        if cell.panel["kind"] == "points" or alone:
+            apart = min(6 if alone else 2.5, (90 if alone else 8) / max(len(labels) - 1, 1))
+            shift = (index - (len(labels) - 1) / 2) * apart
+            _points(cell.axes, (x, y, low, high), look, label, shift, joined=not alone)
+        else:
+            _curve(cell.axes, (x, y, low, high, raw), look, label)
+    _fit(cell)
+
+
+def _curve(axes: Axes, columns: Sequence[FloatArray], look: Look, label: str) -> None:
+    x, y, low, high, raw = columns
+    if np.isfinite(low).any():
+        axes.fill_between(x, low, high, color=look.color, alpha=0.16, linewidth=0, zorder=2, gid=label)
+    if np.isfinite(raw).any():
+        axes.add_line(Line2D(x, raw, color=look.color, linewidth=0.5, alpha=0.35, zorder=2.5, gid="raw", label=label))
+    curve = styled_line(x, y, look, label, marker=np.isfinite(y).sum() <= _FEW)
+    curve.set_zorder(3)
+    axes.add_line(curve)
+
+
+def _points(axes: Axes, columns: Sequence[FloatArray], look: Look, label: str, shift: float, *, joined: bool) -> None:
+    x, y, low, high = columns
+    # The shift is in points on the page, so that the data stay what the table says.
+    aside = axes.transData + ScaledTranslation(shift / 72, 0, axes.figure.dpi_scale_trans)
+    barred = np.isfinite(low)
+    if barred.any():
+        ends = np.stack([np.column_stack([x, low]), np.column_stack([x, high])], axis=1)[barred]
+        bars = LineCollection(list(ends), colors=look.color, linewidths=0.9, transform=aside, zorder=3, gid=label)
+        axes.add_collection(bars, autolim=False)
+    curve = styled_line(x, y, look, label, marker=True, joined=joined)
+    curve.set(transform=aside, linewidth=0.8, zorder=3.5)
+    axes.add_line(curve)
+
+
+def _fit(cell: Cell) -> None:
+    """Set the limits: all values with a margin, but not past what y can be; 0 is shown where there is a zero line."""
+    x = cell.rows.filter(pl.col("y").is_not_null())["x"]
+    values = pl.concat([cell.rows[name] for name in ("y", "low", "high", "raw")]).drop_nulls().to_numpy()
+    if not len(values):
+        return
+    if cell.panel["zero_line"]:
+        values = np.append(values, 0.0)
+    cell.axes.set_xlim(*_limits(x.to_numpy(), (None, None), 0.03))
+    if x.n_unique() == 1:
+        cell.axes.set_xticks([x[0]])
+    cell.axes.set_ylim(*_limits(values, cell.panel["bounds"], 0.06))
+
+
+def _limits(values: FloatArray, bounds: Sequence[float | None], margin: float) -> tuple[float, float]:
+    low, high = float(values.min()), float(values.max())
+    span = high - low or max(abs(high) * 0.2, 0.1)
+    floor = -math.inf if bounds[0] is None else bounds[0]
+    ceiling = math.inf if bounds[1] is None else bounds[1]
+    # A little room stays beyond a bound, or a line on it would be cut in half.
+    below, above = max(low - margin * span, floor - 0.02 * span), min(high + margin * span, ceiling + 0.02 * span)
+    return (below, above) if high > low else (min(below, low - span / 2), max(above, high + span / 2))

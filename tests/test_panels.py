@@ -1,0 +1,485 @@
+"""Methods, looks, seeds, and the tidy table behind each figure."""
+
+import itertools
+import json
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from entropy_lab import schema
+from entropy_lab.advantages import fingerprint, get, names
+from entropy_lab.errors import ParameterError
+from entropy_lab.plots.panels import Panel, collect
+from entropy_lab.plots.points import common_decoding, mean_over, points_of_run
+from entropy_lab.plots.scores import AVERAGE, chosen_steps, scores
+from entropy_lab.plots.series import RunTables, family, over_seeds, running_mean
+from entropy_lab.plots.style import look, looks
+from entropy_lab.table import Table
+
+ENTROPY = Panel("a", "Entropy", "entropy", ("step",), "entropy", "entropy", "nats/token", low="ci_low", high="ci_high")
+VALIDATION = Panel("b", "Validation", "validation", ("step",), "accuracy", "accuracy", "%", decoding=True)
+PAPER = {
+    "figure1": ["reinforce", "grpo", "asym_grpo", "ent_decrease", "ent_increase"],
+    "figure2": ["reinforce", "reinforce+entropy_bonus", "pos_only", "neg_only"],
+    "figure3": ["ent_decrease", "grpo", "ent_increase"],
+    "figure4": ["grpo", "grpo+clip_higher", "asym_grpo", "asym_grpo+clip_higher"],
+}
+
+
+def entropy_run(label="GRPO", seed=0, values=(0.4, 0.3, 0.2), method="grpo", steps=None, **more):
+    values = np.asarray(values, dtype=float)
+    steps = np.arange(len(values)) if steps is None else np.asarray(steps)
+    columns = {"step": steps, "entropy": values, "ci_low": values - 0.05, "ci_high": values + 0.07}
+    table = Table.of("entropy", columns, confidence=0.9)
+    return RunTables(label, method, more.pop("params", {}), seed, 8, {"entropy": table}, **more)
+
+
+def validation_run(rows, label="GRPO", seed=0):
+    columns = {name: [row[name] for row in rows] for name in rows[0]}
+    return RunTables(label, "grpo", {}, seed, 8, {"validation": Table.of("validation", columns, confidence=0.95)})
+
+
+def answers(step, benchmark, accuracy, greedy=True, k=1):
+    head = {"step": step, "benchmark": benchmark, "greedy": greedy, "k": k, "accuracy": accuracy}
+    return head | {"ci_low": accuracy - 0.1, "ci_high": accuracy + 0.1}
+
+
+def score_rows(values, benchmark="M"):
+    """Rows for `scores`: {series: accuracy of each seed}."""
+    flat = [(series, y) for series, seeds in values.items() for y in seeds]
+    frame = pl.DataFrame({"series": [s for s, _ in flat], "y": [y for _, y in flat]}).with_row_index("run")
+    nothing = dict.fromkeys(("low", "high", "raw"), pl.lit(None, pl.Float64))
+    return frame.with_columns(x=1.0, k=4, benchmark=pl.lit(benchmark), **nothing)
+
+
+# Methods and their looks
+
+
+@pytest.mark.parametrize(
+    ("label", "method", "params", "expected"),
+    [
+        ("x", "asym_grpo", {"beta_pos": 0.0, "beta_neg": 0.0}, "reinforce"),
+        ("x", "asym_grpo", {"beta_pos": 0.5, "beta_neg": 0.5}, "grpo"),
+        ("x", "asym_grpo", {"beta_pos": 0.65, "beta_neg": 0.65}, "asym_grpo_symmetric"),
+        ("x", "asym_grpo", {"beta_pos": 0.0, "beta_neg": 0.75}, "neg_only"),
+        ("x", "asym_grpo", {}, "asym_grpo"),
+        ("x", "Pos-Only", {"beta_pos": 0.5}, "pos_only"),
+        ("x", "Dr.GRPO", {}, "dr_grpo"),
+        ("x", "grpo", {"clip_low": 0.2, "clip_high": 0.2}, "grpo"),
+        ("x", "grpo", {"clip_high": 0.28}, "grpo+clip_higher"),
+        ("GRPO + Clip-higher", "grpo", {}, "grpo+clip_higher"),
+        ("x", "asym_grpo_clip_higher", {}, "asym_grpo+clip_higher"),
+        ("x", "clip_higher", {}, "grpo+clip_higher"),
+        ("x", "reinforce", {"entropy_coef": 0.04}, "reinforce+entropy_bonus"),
+        ("x", "reinforce_with_entropy_bonus", {}, "reinforce+entropy_bonus"),
+        ("x", "entropy_advantage", {"base": "reinforce"}, "reinforce+entropy_advantage"),
+        ("x", "my own idea", {}, "myownidea"),
+    ],
+)
+def test_family_names_a_method_whatever_its_spelling(label, method, params, expected):
+    assert family(label, method, params) == expected
+
+
+@pytest.mark.parametrize("name", [name for name in names() if name != "entropy_advantage"])
+def test_every_estimator_of_the_registry_keeps_its_name(name):
+    assert family(get(name).label, name, get(name).params) == name
+
+
+def lab(color, vision):
+    rgb = np.array([int(color[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    to_xyz = np.array([[0.4125, 0.3576, 0.1804], [0.2127, 0.7152, 0.0722], [0.0193, 0.1192, 0.9503]])
+    xyz = to_xyz @ np.clip(vision @ linear, 0, 1) / [0.9505, 1, 1.0888]
+    f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+    return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
+
+
+VISIONS = {  # Machado, Oliveira & Fernandes (2009), severity 1
+    "normal": np.eye(3),
+    "deuteranopia": np.array([[0.3673, 0.8606, -0.2280], [0.2801, 0.6725, 0.0474], [-0.0118, 0.0429, 0.9689]]),
+    "protanopia": np.array([[0.1523, 1.0526, -0.2049], [0.1145, 0.7863, 0.0992], [-0.0039, -0.0481, 1.0520]]),
+}
+
+
+@pytest.mark.parametrize("vision", VISIONS)
+def test_colours_of_the_papers_methods_can_be_told_apart(vision):
+    main = {name for group in PAPER.values() for name in group}
+    seen = {name: lab(look("", *spell(name)).color, VISIONS[vision]) for name in main}
+    nearest = min((np.linalg.norm(seen[a] - seen[b]), a, b) for a, b in itertools.combinations(sorted(seen), 2))
+    assert nearest[0] > 15, nearest  # CIE 1976 distance; 2.3 is just noticeable
+
+
+def spell(name):
+    base, _, added = name.partition("+")
+    return base, {"": {}, "clip_higher": {"clip_high": 0.28}, "entropy_bonus": {"entropy_coef": 0.01}}[added]
+
+
+def test_no_two_methods_of_the_paper_share_a_look():
+    every = [look("", *spell(name)) for name in {name for group in PAPER.values() for name in group}]
+    sweep = [
+        look("", method, {f"beta_{method[:3]}": b}) for method in ("pos_only", "neg_only") for b in (0.25, 0.75, 0.9)
+    ]
+    assert len({(found.color, found.dash) for found in every + sweep}) == len(every + sweep)
+
+
+def test_a_sweep_has_shades_of_one_hue_from_light_to_dark():
+    shades = [lab(look("", "neg_only", {"beta_neg": b}).color, np.eye(3))[0] for b in (0.25, 0.5, 0.75, 1.0)]
+    assert shades == sorted(shades, reverse=True)
+    assert len(set(shades)) == 4
+
+
+def test_unknown_methods_keep_a_colour_of_their_own():
+    found = [look(f"run {i}", f"idea {i}", {}) for i in range(8)]
+    assert len({(one.color, one.dash, one.marker) for one in found}) == 8
+    assert look("another label", "idea 3", {"x": 1}) == found[3]
+
+
+def test_runs_of_one_method_are_told_apart_only_within_a_panel():
+    found = looks([[("b", "grpo", {}), ("a", "grpo", {}), ("c", "grpo", {})], [("d", "grpo", {})]])
+    assert found["a"] == found["d"] == look("", "grpo", {})
+    assert len({found[label] for label in "abc"}) == 3
+
+
+def test_legends_follow_the_papers_tables():
+    series = [("z", "mine", {}), ("g", "grpo", {}), ("n.75", "neg_only", {"beta_neg": 0.75})]
+    series += [("n.25", "neg_only", {"beta_neg": 0.25}), ("r", "reinforce", {})]
+    assert list(looks([series])) == ["r", "n.25", "n.75", "g", "z"]
+
+
+# Seeds and smoothing
+
+
+def test_mean_and_range_over_seeds_by_hand():
+    runs = [entropy_run(seed=k, values=v) for k, v in enumerate([(0.1, 0.5), (0.2, 0.6), (0.6, 0.1)])]
+    table = collect("f", [ENTROPY], runs)
+    expected = [(0.0, 0.3, 0.1, 0.6, 3, "range over seeds"), (1.0, 0.4, 0.1, 0.6, 3, "range over seeds")]
+    found = table.frame.select("x", "y", "low", "high", "n_seeds", "band").rows()
+    assert [row[4:] for row in found] == [row[4:] for row in expected]
+    np.testing.assert_allclose([row[:4] for row in found], [row[:4] for row in expected], rtol=1e-15)
+    assert table.metadata["panels"][0]["notes"] == ["band = range (min–max) over 3 seeds"]
+
+
+def test_one_seed_keeps_the_interval_of_its_analysis():
+    table = collect("f", [ENTROPY], [entropy_run(values=[0.4, 0.3])])
+    assert table.frame.select("low", "high", "n_seeds").row(0) == pytest.approx((0.35, 0.47, 1))
+    assert table.metadata["panels"][0]["notes"] == ["band = 90 % bootstrap interval over prompts"]
+
+
+def test_both_meanings_of_a_band_are_said_when_both_are_drawn():
+    runs = [entropy_run(seed=0), entropy_run(seed=1), entropy_run("Dr.GRPO", method="dr_grpo")]
+    table = collect("f", [ENTROPY], runs)
+    assert table.metadata["panels"][0]["notes"] == [
+        "band = range (min–max) over 2 seeds",
+        "band = 90 % bootstrap interval over prompts where there is one seed",
+    ]
+    assert set(table.frame["band"]) == {"range over seeds", "bootstrap interval over prompts"}
+
+
+def test_a_point_that_half_of_the_seeds_lack_has_no_mean():
+    runs = [entropy_run(seed=0, values=[0.4, 0.3, 0.2]), entropy_run(seed=1, values=[0.2, 0.1])]
+    table = collect("f", [ENTROPY], runs)
+    assert table.frame["y"].to_list() == pytest.approx([0.3, 0.2, None])
+    assert table.frame["n_seeds"].to_list() == [2, 2, 1]
+    assert "points that half of the seeds lack are left out" in table.metadata["panels"][0]["notes"]
+
+
+def test_seeds_with_different_x_meet_where_most_have_a_value():
+    steps = [[0, 10, 20], [0, 10, 30], [0, 20, 30]]
+    runs = [entropy_run(seed=k, values=[k, k + 1.0, k + 2.0], steps=s) for k, s in enumerate(steps)]
+    frame = collect("f", [ENTROPY], runs).frame
+    assert frame.select("x", "y", "n_seeds").rows() == [(0, 1, 3), (10, 1.5, 2), (20, 2.5, 2), (30, 3.5, 2)]
+
+
+@given(hnp.arrays(np.float64, (3, 6), elements=st.one_of(st.floats(-5, 5), st.just(np.nan))))
+def test_over_seeds_agrees_with_numpy(values):
+    rows = [("S", run, float(x), float(values[run, x])) for run in range(3) for x in range(6)]
+    nothing = dict.fromkeys(("low", "high", "raw"), pl.lit(None, pl.Float64))
+    frame = pl.DataFrame(rows, ["series", "run", "x", "y"], orient="row").with_columns(**nothing)
+    found = {row["x"]: row for row in over_seeds(frame).iter_rows(named=True)}
+    runs = int(np.isfinite(values).any(axis=1).sum())
+    for x in range(6) if runs else ():
+        known = values[np.isfinite(values[:, x]), x]
+        assert found[x]["n_seeds"] == len(known)
+        if 2 * len(known) <= runs:
+            assert found[x]["y"] is None
+            continue
+        assert found[x]["y"] == pytest.approx(known.mean(), abs=1e-12)
+        if runs > 1:
+            assert (found[x]["low"], found[x]["high"]) == (known.min(), known.max())
+
+
+@given(
+    hnp.arrays(np.float64, 12, elements=st.one_of(st.floats(-3, 3), st.just(np.nan))),
+    st.lists(st.integers(0, 40), min_size=12, max_size=12, unique=True),
+    st.integers(1, 15),
+)
+def test_running_mean_agrees_with_its_definition(y, steps, window):
+    x = np.sort(np.array(steps, dtype=float))
+    found = running_mean(x, y, window)
+    for i in range(12):
+        near = y[np.abs(x - x[i]) <= (window - 1) / 2]
+        expected = near[np.isfinite(near)].mean() if np.isfinite(y[i]) else np.nan
+        np.testing.assert_allclose(found[i], expected, atol=1e-12)
+
+
+def test_smoothing_keeps_the_raw_values_and_says_its_window():
+    panel = Panel("d", "Reward", "training", ("step",), "reward", "reward", "1", window=3)
+    rewards = [0.0, 3.0, 0.0, 6.0, 3.0, 0.0]
+    run = RunTables("A", "grpo", {}, 0, 8, {"training": Table.of("training", {"step": range(6), "reward": rewards})})
+    table = collect("f", [panel], [run])
+    assert table.frame["raw"].to_list() == rewards
+    assert table.frame["y"].to_list() == pytest.approx([1.5, 1, 3, 3, 3, 1.5])
+    assert table.metadata["panels"][0]["notes"] == ["running mean over 3 steps, pale = each step"]
+
+
+def test_a_run_shorter_than_two_windows_is_not_smoothed():
+    panel = Panel("d", "Reward", "training", ("step",), "reward", "reward", "1", window=3)
+    columns = {"step": range(5), "reward": [0.0, 1, 0, 1, 0]}
+    table = collect("f", [panel], [RunTables("A", "grpo", {}, 0, 8, {"training": Table.of("training", columns)})])
+    assert table.frame["y"].to_list() == columns["reward"]
+    assert table.frame["raw"].null_count() == 5
+    assert table.metadata["panels"][0]["notes"] == []
+
+
+def test_rows_that_share_an_x_are_averaged_without_an_interval():
+    frame = pl.DataFrame({"epoch": [0, 0, 1], "y": [0.2, 0.4, 0.5], "lo": [0.1, 0.3, 0.4], "hi": [0.3, 0.5, 0.6]})
+    found = points_of_run(frame, ("epoch", "y", "lo", "hi"))
+    assert found["y"].to_list() == pytest.approx([0.3, 0.5])
+    assert found["low"].null_count() == 2
+
+
+# Which runs, which answers
+
+
+def test_a_missing_analysis_drops_its_panel_and_says_so():
+    table = collect("f", [ENTROPY, VALIDATION], [entropy_run()])
+    assert [panel["key"] for panel in table.metadata["panels"]] == ["a"]
+    assert table.metadata["missing"] == [{"panel": "b", "model": "", "series": "", "reason": "no validation table"}]
+
+
+def test_a_run_without_an_analysis_that_others_have_is_named():
+    without = RunTables("Dr.GRPO", "dr_grpo", {}, 3, 8, {})
+    table = collect("f", [ENTROPY], [entropy_run(), without])
+    assert table.metadata["missing"][0]["series"] == "Dr.GRPO, seed 3"
+    assert set(table.frame["series"]) == {"GRPO"}
+
+
+@pytest.mark.parametrize("values", [[], [np.nan, np.nan]])
+def test_a_table_without_a_value_is_missing(values):
+    table = collect("f", [ENTROPY], [entropy_run(values=values)])
+    assert table.metadata["missing"][0]["reason"] == "no value of entropy by step"
+    assert len(table) == 0
+
+
+def test_a_panel_of_one_x_has_bars_and_says_so():
+    table = collect("f", [ENTROPY], [entropy_run(values=[0.4])])
+    assert table.metadata["panels"][0]["notes"] == ["bar = 90 % bootstrap interval over prompts"]
+
+
+def test_a_column_that_a_table_lacks_is_missing():
+    run = RunTables("A", "grpo", {}, 0, 8, {"entropy": Table("entropy", pl.DataFrame({"step": [0]}))})
+    assert collect("f", [ENTROPY], [run]).metadata["missing"][0]["series"] == "A, seed 0"
+
+
+def test_the_papers_methods_are_chosen_when_there_is_one_of_them():
+    panel = Panel(**{**vars(ENTROPY), "methods": ("reinforce", "pos_only")})
+    both = [entropy_run(), entropy_run("R", method="reinforce")]
+    assert set(collect("f", [panel], both).frame["series"]) == {"R"}
+    assert set(collect("f", [panel], both[:1]).frame["series"]) == {"GRPO"}
+
+
+def test_greedy_answers_are_compared_only_when_every_run_has_them():
+    first = validation_run([answers(0, "A", 0.6), answers(0, "A", 0.5, greedy=False, k=8)], "one")
+    second = validation_run([answers(0, "A", 0.4, greedy=False, k=8)], "two")
+    assert collect("f", [VALIDATION], [first]).metadata["panels"][0]["title"] == "Validation, greedy"
+    table = collect("f", [VALIDATION], [first, second])
+    assert table.metadata["panels"][0]["title"] == "Validation, avg@8"
+    assert table.frame["y"].to_list() == [0.5, 0.4]
+
+
+def test_a_run_without_the_common_decoding_is_named():
+    first = validation_run([answers(0, "A", 0.6)], "one")
+    second = validation_run([answers(0, "A", 0.4, greedy=None)], "two")
+    assert common_decoding([(first, first.tables["validation"].frame)]) == "greedy"
+    table = collect("f", [VALIDATION], [first, second])
+    assert table.metadata["missing"][0] == {
+        "panel": "b", "model": "", "series": "two, seed 0", "reason": "no greedy answers"
+    }  # fmt: skip
+
+
+def test_the_average_is_over_benchmarks_that_all_runs_have():
+    panel = Panel(**{**vars(VALIDATION), "average_over": "benchmark"})
+    first = validation_run([answers(0, "A", 0.2), answers(0, "B", 0.4), answers(0, "C", 0.9)], "one")
+    second = validation_run([answers(0, "A", 0.1), answers(0, "B", 0.5)], "two")
+    table = collect("f", [panel], [first, second])
+    assert table.frame["y"].to_list() == pytest.approx([0.3, 0.3])
+    assert "mean over 2 benchmarks" in table.metadata["panels"][0]["notes"]
+    third = validation_run([answers(0, "D", 0.1)], "three")
+    assert "in common" in collect("f", [panel], [first, third]).metadata["missing"][0]["reason"]
+
+
+def test_a_step_that_lacks_a_benchmark_has_no_average():
+    frame = pl.DataFrame({"step": [0, 0, 10], "benchmark": ["A", "B", "A"], "y": [0.2, 0.4, 0.3]})
+    assert mean_over(frame, "benchmark", ["A", "B"], "step", "y").sort("step")["y"].to_list() == pytest.approx(
+        [0.3, None]
+    )
+
+
+def test_each_benchmark_gets_a_panel_of_its_own():
+    panel = Panel(**{**vars(VALIDATION), "one_per": "benchmark", "low": "ci_low", "high": "ci_high"})
+    table = collect("f", [panel], [validation_run([answers(0, "B", 0.4), answers(0, "A", 0.2)])])
+    assert [(one["key"], one["title"]) for one in table.metadata["panels"]] == [
+        ("b1", "A, greedy"),
+        ("b2", "B, greedy"),
+    ]
+    assert table.frame.select("panel", "y", "low").rows() == [("b1", 0.2, 0.1), ("b2", 0.4, pytest.approx(0.3))]
+
+
+def test_a_run_that_lacks_a_benchmark_is_named():
+    panel = Panel(**{**vars(VALIDATION), "one_per": "benchmark"})
+    both = validation_run([answers(0, "A", 0.2), answers(0, "B", 0.4)], "one")
+    table = collect("f", [panel], [both, validation_run([answers(0, "A", 0.1)], "two")])
+    assert [(lack["panel"], lack["series"]) for lack in table.metadata["missing"]] == [("b2", "two")]
+
+
+def test_models_get_panels_of_their_own():
+    table = collect("f", [ENTROPY], [entropy_run(model="small"), entropy_run(model="large")])
+    assert [panel["model"] for panel in table.metadata["panels"]] == ["small", "large"]
+    assert table.frame["n_seeds"].to_list() == [1] * 6
+
+
+def test_the_first_column_for_x_that_the_tables_have_is_taken():
+    panel = Panel("c", "All solved", "solve_rates", ("step", "epoch"), "all_solved", "share", "%")
+    by_epoch = {"epoch": [0, 1], "all_solved": [0.2, 0.3]}
+    for columns, x in ((by_epoch, "epoch"), (by_epoch | {"step": [4, 8]}, "step")):
+        run = RunTables("A", "grpo", {}, 0, 8, {"solve_rates": Table.of("solve_rates", columns)})
+        table = collect("f", [panel], [run])
+        assert table.frame["x"].to_list() == columns[x]
+        assert table.metadata["panels"][0]["x_label"].startswith({"step": "training step", "epoch": "epoch"}[x])
+
+
+def test_notes_take_their_numbers_from_the_tables():
+    panel = Panel(**{**vars(ENTROPY), "note": "first {first_steps} steps", "low": "", "high": ""})
+    runs = [entropy_run(seed=0), entropy_run(seed=1)]
+    for run, steps in zip(runs, (40, None), strict=True):
+        run.tables["entropy"].metadata["first_steps"] = steps
+    assert collect("f", [panel], runs[:1]).metadata["panels"][0]["notes"] == ["first 40 steps"]
+    assert collect("f", [panel], runs[1:]).metadata["panels"][0]["notes"] == []
+
+
+def test_the_same_seed_twice_is_refused():
+    with pytest.raises(ParameterError, match="seed 0 2 times"):
+        collect("f", [ENTROPY], [entropy_run(), entropy_run()])
+
+
+def test_one_label_for_two_methods_is_refused():
+    with pytest.raises(ParameterError, match="stands for grpo"):
+        collect("f", [ENTROPY], [entropy_run(seed=0), entropy_run(seed=1, method="rloo")])
+
+
+def test_runs_of_unknown_seed_count_as_seeds():
+    frame = collect("f", [ENTROPY], [entropy_run(seed=None, values=[0.1]), entropy_run(seed=None, values=[0.3])]).frame
+    assert frame.select("y", "low", "high", "n_seeds").row(0) == pytest.approx((0.2, 0.1, 0.3, 2))
+
+
+# Formulas
+
+
+def test_formulas_are_the_estimators_fingerprints_at_the_runs_group_size():
+    panel = Panel("a", "A", "fingerprint", ("accuracy",), "negative", "A", "1", estimators=("grpo", "ent_increase"))
+    run = RunTables("A", "grpo", {}, 0, 4, {})
+    frame = collect("f", [panel], [run]).frame
+    for name in panel.estimators:
+        rows, expected = frame.filter(pl.col("method") == name), fingerprint(get(name), group_size=4)
+        np.testing.assert_array_equal(rows["x"].to_numpy(), expected.accuracy)
+        np.testing.assert_array_equal(rows["y"].to_numpy(), expected.negative)
+    assert frame["n_seeds"].null_count() == len(frame) == 10
+    assert len(collect("f", [panel], [])) == 18
+
+
+# Scores
+
+
+def test_the_last_complete_validation_is_chosen():
+    rows = pl.DataFrame(
+        {"run": [0] * 5, "x": [10.0, 10, 20, 20, 30], "benchmark": list("ABABA"), "y": [0.1, 0.9, 0.2, 0.3, 0.4]}
+    )
+    assert chosen_steps(rows, "last") == {0: 20}
+    assert chosen_steps(rows, "best") == {0: 10}
+    assert chosen_steps(rows, "best:A") == {0: 20}
+    for rule in ("best:C", "worst", "last:A"):
+        with pytest.raises(ParameterError, match="rule"):
+            chosen_steps(rows, rule)
+
+
+@pytest.mark.parametrize(
+    ("values", "best"),
+    [
+        ({"A": [0.5, 0.6], "B": [0.3, 0.4]}, ["A"]),
+        ({"A": [0.5, 0.6], "B": [0.3, 0.55]}, []),  # ranges overlap
+        ({"A": [0.5, 0.6], "B": [0.3, 0.5]}, []),  # they touch
+        ({"A": [0.5, 0.6]}, []),  # nothing to be better than
+        ({"A": [0.6], "B": [0.3]}, []),  # one seed has no range
+        ({"A": [0.5, 0.6], "B": [0.3]}, []),
+        ({"A": [0.6, 0.6], "B": [0.6, 0.6], "C": [0.1, 0.2]}, []),  # a tie
+        ({"A": [0.3, 0.9], "B": [0.7, 0.8]}, []),
+    ],
+)
+def test_the_best_is_marked_only_beyond_all_other_ranges(values, best):
+    rows = score_rows(values)
+    table = scores(rows, dict.fromkeys(rows["run"], 1))
+    assert table.filter("best")["series"].to_list() == best
+
+
+def test_the_average_column_is_the_mean_of_each_seeds_means():
+    rows = pl.concat([score_rows({"S": [0.2, 0.4]}, "A"), score_rows({"S": [0.6, 0.5]}, "B")])
+    table = scores(rows, {0: 1, 1: 1}).filter(pl.col("benchmark") == AVERAGE)
+    assert table.select("y", "low", "high", "n_seeds").row(0) == pytest.approx((0.425, 0.4, 0.45, 2))
+
+
+def test_a_method_that_lacks_a_benchmark_has_no_average():
+    rows = pl.concat([score_rows({"S": [0.2], "T": [0.3]}, "A"), score_rows({"S": [0.6]}, "B")])
+    table = scores(rows, {0: 1, 1: 1}).filter((pl.col("benchmark") == AVERAGE) & pl.col("y").is_not_null())
+    assert table["series"].to_list() == ["S"]
+
+
+def test_scores_record_the_step_of_every_seed():
+    panel = Panel("s", "Accuracy", "validation", ("step",), "accuracy", "accuracy", "%", kind="scores", at="best")
+    first = validation_run([answers(10, "A", 0.3), answers(20, "A", 0.2)], seed=0)
+    second = validation_run([answers(10, "A", 0.1), answers(20, "A", 0.5)], seed=1)
+    table = collect("table1", [panel], [first, second])
+    assert [(row["seed"], row["step"]) for row in table.metadata["steps"]] == [(0, 10), (1, 20)]
+    assert table.frame.select("y", "low", "high").row(0) == pytest.approx((0.4, 0.3, 0.5))
+    assert table.metadata["panels"][0]["notes"][0] == "best validation, step 10–20"
+
+
+# The table itself
+
+
+def test_the_tidy_table_survives_its_file(tmp_path: Path):
+    table = collect("figure2", [ENTROPY, VALIDATION], [entropy_run(seed=0), entropy_run(seed=1)])
+    read = Table.read(table.write(tmp_path / "figure2.parquet"))
+    assert read.frame.equals(table.frame)
+    assert read.metadata == table.metadata
+
+
+def test_every_row_says_how_its_method_was_set():
+    frame = collect("f", [ENTROPY], [entropy_run(params={"clip_high": 0.28})]).frame
+    assert json.loads(frame["params"][0]) == {"clip_high": 0.28}
+    assert frame["method"][0] == "grpo"
+
+
+def test_panels_read_columns_that_analyses_write():
+    assert {ENTROPY.y, ENTROPY.low, ENTROPY.high, *ENTROPY.x} <= set(schema.ANALYSES["entropy"])
+
+
+def test_points_at_the_ends_of_an_open_range_are_left_out():
+    rows = {"accuracy": [0.0, 0.5, 1.0], "n_groups": [1, 1, 1], "covariance": [0.0, 0.2, 0.0]}
+    run = RunTables("A", "grpo", {}, 0, 8, {"covariance": Table.of("covariance", rows)})
+    panel = Panel("c", "C", "covariance", ("accuracy",), "covariance", "c", "nats/token", inside=(0, 1))
+    assert collect("mine", [panel], [run]).frame["x"].to_list() == [0.5]
