@@ -1,0 +1,98 @@
+"""A validation pass: greedy and sampled answers to the held-out problems."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from entropy_lab.rl.engine import RolloutEngine
+from entropy_lab.tasks.task import Problem, Task
+
+Columns = dict[str, list[object]]
+
+
+def evaluate(
+    engine: RolloutEngine,
+    task: Task,
+    benchmarks: Mapping[str, Sequence[Problem]],
+    *,
+    n_samples: int,
+    temperature: float,
+    max_new_tokens: int,
+    generator: torch.Generator,
+) -> Columns:
+    """Answer every held-out problem once greedily and `n_samples` times by sampling.
+
+    Parameters
+    ----------
+    engine
+        Has the policy to be evaluated.
+    task
+        Verifies the answers.
+    benchmarks
+        Problems by the name of their set.
+    n_samples
+        Sampled answers to each problem; 0 for none.
+    temperature
+        Of the sampled answers; greedy ones are recorded with 0.
+    max_new_tokens
+        Length limit of an answer.
+    generator
+        Source of randomness.
+
+    Returns
+    -------
+    dict of str to list
+        Columns of the run format's ``evals`` table but for ``step``; one entry an answer.
+    """
+    asked = [(name, problem) for name, problems in benchmarks.items() for problem in problems]
+    prompts = [task.vocabulary.encode(problem.prompt) for _, problem in asked]
+    columns: Columns = {
+        name: []
+        for name in ("benchmark", "problem_id", "sample", "greedy", "temperature", "correct", "n_tokens", "completion")
+    }
+    for greedy, n in ((True, 1), (False, n_samples)):
+        if n == 0:
+            continue
+        rollouts = engine.generate(
+            prompts, n, temperature=temperature, max_new_tokens=max_new_tokens, generator=generator, greedy=greedy
+        )
+        for row, response in enumerate(rollouts.responses()):
+            benchmark, problem = asked[row // n]
+            completion = task.vocabulary.decode(response)
+            columns["benchmark"].append(benchmark)
+            columns["problem_id"].append(problem.id)
+            columns["sample"].append(row % n)
+            columns["greedy"].append(greedy)
+            columns["temperature"].append(0.0 if greedy else temperature)
+            columns["correct"].append(task.verify(problem, completion, truncated=bool(rollouts.truncated_B[row])))
+            columns["n_tokens"].append(len(response))
+            columns["completion"].append(completion)
+    return columns
+
+
+def greedy_accuracy(columns: Columns) -> float:
+    """Mean over benchmarks of the share of problems that greedy decoding solves.
+
+    Parameters
+    ----------
+    columns
+        From `evaluate`.
+
+    Returns
+    -------
+    float
+        In [0, 1]; NaN when nothing was answered greedily.
+
+    Examples
+    --------
+    >>> greedy_accuracy({"benchmark": ["a", "a", "b"], "greedy": [True, True, True], "correct": [True, False, True]})
+    0.75
+    """
+    verdicts: dict[object, list[bool]] = {}
+    for benchmark, greedy, correct in zip(columns["benchmark"], columns["greedy"], columns["correct"], strict=True):
+        if greedy:
+            verdicts.setdefault(benchmark, []).append(correct is True)
+    shares = [sum(each) / len(each) for each in verdicts.values()]
+    return sum(shares) / len(shares) if shares else float("nan")

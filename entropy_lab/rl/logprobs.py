@@ -1,0 +1,201 @@
+"""Log-probability and exact entropy of every response token, from forward passes over prompt and response."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from entropy_lab.errors import ParameterError
+from entropy_lab.tasks.task import PAD
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """B prompts with their responses, side by side and padded on the right.
+
+    Parameters
+    ----------
+    ids_BS
+        Prompt tokens, response tokens, padding; int64.
+    n_prompt_B
+        Prompt tokens of each row, at least 1.
+    n_tokens_B
+        Response tokens of each row.
+
+    Examples
+    --------
+    >>> sequences = Sequences.join([[5, 6], [7]], [[1], [8, 1]])
+    >>> sequences.ids_BS.tolist()
+    [[5, 6, 1], [7, 8, 1]]
+    """
+
+    ids_BS: torch.Tensor
+    n_prompt_B: torch.Tensor
+    n_tokens_B: torch.Tensor
+
+    @classmethod
+    def join(cls, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> Sequences:
+        """Put each prompt's tokens before its response's.
+
+        Parameters
+        ----------
+        prompts, responses
+            Token ids of B rows; prompts have one or more.
+
+        Returns
+        -------
+        Sequences
+            B rows.
+
+        Raises
+        ------
+        ParameterError
+            When there are not as many prompts as responses, there is none, or a prompt is empty.
+        """
+        if len(prompts) != len(responses) or not prompts or not all(prompts):
+            raise ParameterError(
+                "prompts", f"has {len(prompts)} rows for {len(responses)} responses", "as many, none of them empty"
+            )
+        rows = [[*prompt, *response] for prompt, response in zip(prompts, responses, strict=True)]
+        width = max(map(len, rows))
+        return cls(
+            torch.tensor([row + [PAD] * (width - len(row)) for row in rows]),
+            torch.tensor([len(prompt) for prompt in prompts]),
+            torch.tensor([len(response) for response in responses]),
+        )
+
+    @property
+    def mask_BT(self) -> torch.Tensor:
+        """True at response tokens, False at padding; T is the longest response."""
+        return torch.arange(int(self.n_tokens_B.max())) < self.n_tokens_B[:, None]
+
+    def rows(self, index_B: torch.Tensor) -> Sequences:
+        """Take some of the rows, without the columns that only longer rows need.
+
+        Parameters
+        ----------
+        index_B
+            Row numbers.
+
+        Returns
+        -------
+        Sequences
+            One row for each number.
+        """
+        n_prompt_B, n_tokens_B = self.n_prompt_B[index_B], self.n_tokens_B[index_B]
+        return Sequences(self.ids_BS[index_B, : int((n_prompt_B + n_tokens_B).max())], n_prompt_B, n_tokens_B)
+
+    def micro_batches(self, index_B: torch.Tensor, size: int) -> Iterator[torch.Tensor]:
+        """Cut rows into batches of like length, so that little of a batch is padding.
+
+        Parameters
+        ----------
+        index_B
+            Row numbers.
+        size
+            Most rows of a batch.
+
+        Yields
+        ------
+        Tensor
+            Row numbers, at most `size`, from the shortest rows to the longest; nothing without rows.
+
+        Examples
+        --------
+        >>> sequences = Sequences.join([[5], [5], [5]], [[6, 6, 1], [1], [6, 1]])
+        >>> [batch.tolist() for batch in sequences.micro_batches(torch.arange(3), 2)]
+        [[1, 2], [0]]
+        """
+        length_B = (self.n_prompt_B + self.n_tokens_B)[index_B]
+        sorted_B = index_B[length_B.argsort(stable=True)]
+        # Slices rather than torch.split, which makes one empty batch of no rows.
+        for start in range(0, len(sorted_B), size):
+            yield sorted_B[start : start + size]
+
+
+class TokenScores(NamedTuple):
+    """What a policy thinks of B responses, token by token; float32, shape (B, T), 0 at padding."""
+
+    logp_BT: torch.Tensor
+    """Log-probability of each token at the sampling temperature, in nats, at most 0."""
+    entropy_BT: torch.Tensor
+    """Entropy of the distribution each token was drawn from, in nats, 0 to log V."""
+
+
+def token_scores(model: nn.Module, sequences: Sequences, temperature: float) -> TokenScores:
+    """Log-probability of each response token and entropy of its distribution, in nats, with gradients.
+
+    ``logp[b, t] = log softmax(logits / temperature)[token]`` and ``entropy[b, t] = -sum_v p_v log p_v`` over the whole
+    vocabulary, both given the prompt and the response before t.
+
+    Parameters
+    ----------
+    model
+        Causal language model of transformers.
+    sequences
+        B rows.
+    temperature
+        The sampling temperature.
+
+    Returns
+    -------
+    TokenScores
+        T is the longest response.
+
+    References
+    ----------
+    arXiv 2604.04894, Eq. 3.
+    """
+    causal: Any = model
+    ids_BS, n_prompt_B, n_tokens_B = sequences.ids_BS, sequences.n_prompt_B, sequences.n_tokens_B
+    # Padding is on the right, where no real token looks: causal attention needs no mask of its own.
+    hidden_BSD = causal.model(input_ids=ids_BS, use_cache=False).last_hidden_state
+    # The token at s + 1 is predicted at s: from the prompt's last token to the response's last but one.
+    position_S = torch.arange(ids_BS.shape[1] - 1)
+    first_B, end_B = n_prompt_B[:, None] - 1, n_prompt_B[:, None] - 1 + n_tokens_B[:, None]
+    predicts_BS = (position_S >= first_B) & (position_S < end_B)
+    # N = response tokens of all rows: only they go through the vocabulary.
+    logits_NV = causal.lm_head(hidden_BSD[:, :-1][predicts_BS]).float() / temperature
+    distribution_NV = torch.log_softmax(logits_NV, dim=-1)
+    logp_N = distribution_NV.gather(1, ids_BS[:, 1:][predicts_BS][:, None])[:, 0]
+    entropy_N = -(distribution_NV.exp() * distribution_NV).sum(-1)
+    mask_BT = sequences.mask_BT
+    padding_BT = torch.zeros(mask_BT.shape)
+    return TokenScores(padding_BT.masked_scatter(mask_BT, logp_N), padding_BT.masked_scatter(mask_BT, entropy_N))
+
+
+@torch.no_grad()
+def score(model: nn.Module, sequences: Sequences, temperature: float, micro_batch: int = 64) -> TokenScores:
+    """Log-probability and entropy of every response token of a whole batch, in nats, without gradients.
+
+    Parameters
+    ----------
+    model, sequences, temperature
+        As in `token_scores`.
+    micro_batch
+        Rows of one forward pass.
+
+    Returns
+    -------
+    TokenScores
+        Rows in the order of `sequences`.
+
+    Examples
+    --------
+    >>> from entropy_lab.rl.model import ModelSizes, build_model
+    >>> model = build_model(ModelSizes(), vocabulary_size=20, seed=0)
+    >>> logp_BT, entropy_BT = score(model, Sequences.join([[5, 6], [7]], [[1], [8, 1]]), temperature=1.0)
+    >>> logp_BT.shape, float(logp_BT[0, 1])
+    (torch.Size([2, 2]), 0.0)
+    """
+    shape = sequences.mask_BT.shape
+    logp_BT, entropy_BT = torch.zeros(shape), torch.zeros(shape)
+    for index_B in sequences.micro_batches(torch.arange(shape[0]), micro_batch):
+        part = token_scores(model, sequences.rows(index_B), temperature)
+        width = part.logp_BT.shape[1]
+        logp_BT[index_B, :width], entropy_BT[index_B, :width] = part
+    return TokenScores(logp_BT, entropy_BT)

@@ -1,0 +1,115 @@
+"""What one update leaves behind: the rows of the run format's rollouts table, and the numbers of the step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from entropy_lab.rl.engine import Rollouts
+from entropy_lab.rl.logprobs import Sequences, TokenScores
+from entropy_lab.tasks.task import Problem
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B = prompts x G verified rollouts of one update, those of a prompt side by side."""
+
+    epoch: int
+    """Pass over the training prompts, from 0."""
+    source: str
+    """Name of the task."""
+    problems: list[Problem]
+    """The problem of each rollout."""
+    rollouts: Rollouts
+    """What the engine sampled."""
+    sequences: Sequences
+    """Prompts and responses together."""
+    completions: list[str]
+    """Texts of the responses."""
+    correct: list[bool | None]
+    """The verifier's verdicts."""
+    rewards: NDArray[np.float64]
+    """Shape (prompts, G): 1 for correct, else 0."""
+
+
+def rollout_columns(batch: Batch, before: TokenScores, after: TokenScores, advantage_B: torch.Tensor) -> dict[str, Any]:
+    """Lay out every column of the rollouts table that the writer does not fill.
+
+    Parameters
+    ----------
+    batch
+        B rollouts.
+    before, after
+        Scores of their tokens under the policy before and after the update.
+    advantage_B
+        Rollout-level advantages.
+
+    Returns
+    -------
+    dict of str to array or list
+        One entry a rollout. Sums over tokens are accumulated in float64.
+    """
+    n_rollouts, group_size = len(batch.problems), batch.rewards.shape[1]
+    n_tokens_B = batch.rollouts.n_tokens_B.numpy()
+
+    def summed(value_BT: torch.Tensor) -> NDArray[np.float64]:
+        return value_BT.double().sum(1).numpy()
+
+    def by_token(value_BT: torch.Tensor) -> list[NDArray[np.float32]]:
+        return [row[:n] for row, n in zip(value_BT.numpy(), n_tokens_B, strict=True)]
+
+    return {
+        "epoch": np.full(n_rollouts, batch.epoch),
+        "prompt_id": [problem.id for problem in batch.problems],
+        "group_id": np.arange(n_rollouts) // group_size,
+        "sample": np.arange(n_rollouts) % group_size,
+        "reward": batch.rewards.reshape(-1),
+        "correct": batch.correct,
+        "advantage": advantage_B.numpy(),
+        "n_tokens": n_tokens_B,
+        "logp": summed(before.logp_BT),
+        "logp_after": summed(after.logp_BT),
+        "sampler_logp": summed(batch.rollouts.logp_BT),
+        "entropy": summed(before.entropy_BT) / n_tokens_B,
+        "truncated": batch.rollouts.truncated_B.numpy(),
+        "source": [batch.source] * n_rollouts,
+        "prompt": [problem.prompt for problem in batch.problems],
+        "completion": batch.completions,
+        "answer": [problem.answer for problem in batch.problems],
+        "token_ids": batch.rollouts.responses(),
+        "token_logp": by_token(before.logp_BT),
+        "token_logp_after": by_token(after.logp_BT),
+        "token_entropy": by_token(before.entropy_BT),
+    }
+
+
+def step_metrics(batch: Batch, entropy_BT: torch.Tensor) -> dict[str, float]:
+    """Reduce a step's rollouts to the numbers of ``metrics.jsonl``.
+
+    Parameters
+    ----------
+    batch
+        B rollouts.
+    entropy_BT
+        Entropy of each response token before the update, in nats, 0 at padding.
+
+    Returns
+    -------
+    dict of str to float
+        ``entropy`` is the mean over tokens; ``n_tokens`` a sum; ``all_solved`` and ``none_solved`` are shares of the
+        groups whose rewards are all 1 or all 0; the others are means over rollouts.
+    """
+    n_tokens_B, solved = batch.rollouts.n_tokens_B.double(), batch.rewards.mean(1)
+    return {
+        "entropy": float(entropy_BT.double().sum() / n_tokens_B.sum()),
+        "reward": float(batch.rewards.mean()),
+        "n_tokens": int(n_tokens_B.sum()),
+        "mean_length": float(n_tokens_B.mean()),
+        "truncated": float(batch.rollouts.truncated_B.double().mean()),
+        "all_solved": float((solved == 1).mean()),
+        "none_solved": float((solved == 0).mean()),
+    }

@@ -1,0 +1,152 @@
+"""What a task is to the training backend: problems, demonstrations and a verifier over a character vocabulary."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import numpy as np
+
+from entropy_lab.errors import ParameterError
+
+PAD: Final = 0
+EOS: Final = 1
+_PAD_SIGN: Final = "␀"
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Characters as token ids: 0 is padding, 1 is end-of-sequence, then one id for each character.
+
+    Parameters
+    ----------
+    characters
+        The characters a task needs, each once.
+
+    Examples
+    --------
+    >>> Vocabulary("01+=").size
+    6
+    """
+
+    characters: str
+
+    @property
+    def size(self) -> int:
+        """Number of token ids, padding and end-of-sequence included."""
+        return len(self.characters) + 2
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text, without end-of-sequence.
+
+        Parameters
+        ----------
+        text
+            Text over the characters of the vocabulary.
+
+        Returns
+        -------
+        list of int
+            One id in [2, size) for each character; empty for an empty text.
+
+        Raises
+        ------
+        ParameterError
+            When a character is not in the vocabulary.
+
+        Examples
+        --------
+        >>> Vocabulary("01+=").encode("1+0")
+        [3, 4, 2]
+        """
+        unknown = sorted(set(text) - set(self.characters))
+        if unknown:
+            raise ParameterError("text", f"has characters {unknown}", f"the vocabulary is {self.characters!r}")
+        return [self.characters.index(character) + 2 for character in text]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Text of token ids, up to the first end-of-sequence.
+
+        Parameters
+        ----------
+        ids
+            Token ids in [0, size).
+
+        Returns
+        -------
+        str
+            The characters; a sampled padding token shows as ``␀``, which no vocabulary holds, so that a verifier
+            sees it.
+
+        Examples
+        --------
+        >>> Vocabulary("01+=").decode([3, 4, 2, 1, 0])
+        '1+0'
+        """
+        characters = []
+        for token in ids:
+            if token == EOS:
+                break
+            characters.append(_PAD_SIGN if token == PAD else self.characters[token - 2])
+        return "".join(characters)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One problem of a task.
+
+    Parameters
+    ----------
+    id
+        Name of the problem, the same in every step, run and version.
+    prompt
+        What the policy is given.
+    answer
+        Reference answer, for the record; the verifier may accept many completions.
+    """
+
+    id: str
+    prompt: str
+    answer: str
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """A problem with one valid completion (end-of-sequence left out)."""
+
+    problem: Problem
+    completion: str
+
+
+class Task(Protocol):
+    """A source of verifiable problems: subclassing is not needed, only these members.
+
+    Problems that `problems` and `demonstrations` draw never occur in `benchmarks`.
+    """
+
+    @property
+    def name(self) -> str:
+        """Name in the registry."""
+        ...
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """Characters of prompts and completions."""
+        ...
+
+    def problems(self, rng: np.random.Generator, n: int) -> list[Problem]:
+        """Draw `n` different training problems."""
+        ...
+
+    def demonstrations(self, rng: np.random.Generator, n: int) -> list[Demonstration]:
+        """Draw `n` training problems, each with a random valid completion; problems may repeat."""
+        ...
+
+    def verify(self, problem: Problem, completion: str, *, truncated: bool = False) -> bool | None:
+        """Verdict on a completion; `truncated` says that end-of-sequence was not reached; None is "cannot tell"."""
+        ...
+
+    def benchmarks(self, size: int) -> dict[str, list[Problem]]:
+        """Held-out problem sets of at most `size` problems, easiest first; the same at every call."""
+        ...

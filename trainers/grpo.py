@@ -1,0 +1,321 @@
+"""Train a tiny policy on a verifiable task by policy gradient, and record everything the analyses read.
+
+One loop: rollout -> advantages -> update -> log. Which advantages is a name; this file knows none of them.
+Left out on purpose: a value network, a KL penalty and its reference model, sampling while training, checkpoints, more
+than one device. The base policy gets no validation pass, because a pass belongs to an update: the first one follows
+update 0, whose learning rate is a fraction of the full one.
+
+``python trainers/grpo.py --out runs/grpo`` or ``entropy-lab train grpo --out runs/grpo``.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+import tyro
+from torch.nn.utils import clip_grad_norm_
+from transformers import Qwen3ForCausalLM
+
+from entropy_lab import advantages
+from entropy_lab.advantages import Estimator
+from entropy_lab.errors import ParameterError
+from entropy_lab.rl.engine import RolloutEngine
+from entropy_lab.rl.evaluation import Columns, evaluate, greedy_accuracy
+from entropy_lab.rl.logprobs import Sequences, score
+from entropy_lab.rl.loss import AGGREGATIONS
+from entropy_lab.rl.model import ModelSizes
+from entropy_lab.rl.progress import StopWatch, TrainingProgress
+from entropy_lab.rl.record import Batch, rollout_columns, step_metrics
+from entropy_lab.rl.transformers_engine import TransformersEngine
+from entropy_lab.rl.update import MiniBatch, Objective, accumulate_gradients
+from entropy_lab.rl.warm_start import WarmStart, warm_start
+from entropy_lab.tasks import Problem, Task
+from entropy_lab.tasks import get as get_task
+from entropy_lab.writer import RunWriter
+
+# What a generator is for: the second number of its seed.
+_ORDER: Final = 1
+_SAMPLING: Final = 2
+_VALIDATION: Final = 3
+_POSITIVE: Final = (
+    *("steps", "train_prompts", "prompts_per_step", "group_size", "mini_batches", "micro_batch", "lr", "max_grad_norm"),
+    *("temperature", "max_new_tokens", "eval_problems", "threads"),
+)
+_NOT_NEGATIVE: Final = ("data_seed", "warm_start_seed", "lr_rise", "eval_every", "eval_samples", "seed")
+
+
+@dataclass
+class Config:
+    """Settings of a training run; every field is saved with the run."""
+
+    out: Path
+    """Directory of the run; must be empty or not exist."""
+    advantage: str = "grpo"
+    """Advantage estimator."""
+    advantage_params: dict[str, int | float | str] = field(default_factory=dict)
+    """Parameters of the estimator as pairs: beta_pos 0.9 beta_neg 0.4."""
+    label: str = ""
+    """Name of the method in figures; empty for the estimator's own."""
+    task: str = "countdown"
+    """Task to train on."""
+    model: ModelSizes = field(default_factory=ModelSizes)
+    """Sizes of the policy."""
+    warm_start_steps: int = 450
+    """Supervised steps before the training; their weights are kept and used again."""
+    warm_start_seed: int = 0
+    """Seed of the base policy."""
+    steps: int = 80
+    """Policy updates."""
+    train_prompts: int = 1024
+    """Different training prompts, a multiple of prompts_per_step; a pass over them is an epoch."""
+    data_seed: int = 0
+    """Seed that draws the training prompts, so that runs that differ in seed share them."""
+    prompts_per_step: int = 64
+    """Prompts sampled for an update."""
+    group_size: int = 8
+    """Rollouts of each prompt."""
+    mini_batches: int = 4
+    """Gradient steps of an update, each on its share of the prompts."""
+    micro_batch: int = 64
+    """Rollouts of one forward and backward pass; changes memory and speed only."""
+    lr: float = 1e-4
+    """Learning rate of AdamW, after the rise."""
+    lr_rise: int = 5
+    """Updates over which the learning rate rises linearly."""
+    max_grad_norm: float = 1.0
+    """Gradients with a larger norm are scaled down to it."""
+    clip_low: float = 0.2
+    """Width of the clip range of the probability ratio below 1."""
+    clip_high: float = 0.2
+    """Width of the clip range above 1; 0.28 is Clip-higher."""
+    aggregation: str = "auto"
+    """How token losses become one: auto (the estimator's), token-mean, seq-mean-token-mean, seq-mean-token-sum-norm."""
+    entropy_coef: float = 0.0
+    """Weight of an entropy bonus."""
+    temperature: float = 1.0
+    """Sampling temperature, in training and for sampled validation answers."""
+    max_new_tokens: int = 26
+    """Length limit of a response."""
+    eval_every: int = 10
+    """Updates between validation passes; there is one after the first and one after the last update too; 0 for none."""
+    eval_problems: int = 200
+    """Most problems of a benchmark."""
+    eval_samples: int = 4
+    """Sampled answers to each validation problem, beside the greedy one."""
+    seed: int = 0
+    """Seed of prompt order and sampling; equal settings give equal runs on one machine."""
+    threads: int = 1
+    """Processor threads of PyTorch, for the whole process."""
+
+
+def main(config: Config) -> Path:
+    """Train, and write the run.
+
+    Parameters
+    ----------
+    config
+        Settings of the run.
+
+    Returns
+    -------
+    Path
+        Directory of the run.
+
+    Raises
+    ------
+    ParameterError, UnknownNameError
+        When settings do not fit together, before anything is written.
+    OutputError
+        When the run or the warm-started weights cannot be written.
+    """
+    setup = prepare(config)
+    torch.set_num_threads(config.threads)
+    with TrainingProgress() as progress:
+        base = WarmStart(steps=config.warm_start_steps, seed=config.warm_start_seed)
+        model = warm_start(
+            setup.task,
+            config.model,
+            base,
+            progress=lambda done, total, loss: progress.show("warm start", done, total, {"loss": loss}),
+        )
+        estimator = setup.estimator
+        writer = RunWriter(
+            config.out,
+            method={"name": estimator.name, "params": dict(estimator.params), "label": config.label or estimator.label},
+            group_size=config.group_size,
+            seed=config.seed,
+            model=f"Qwen3 with {model.num_parameters():,} parameters, warm start {base.seed}",
+            task=config.task,
+            config=asdict(config),
+        )
+        train(setup, model, writer, progress)
+    return config.out
+
+
+def train(setup: Setup, model: Qwen3ForCausalLM, writer: RunWriter, progress: TrainingProgress) -> None:
+    """Run the loop: rollout -> advantages -> update -> log."""
+    config = setup.config
+    optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr, betas=(0.9, 0.99), weight_decay=0.0)
+    engine, began, shown = TransformersEngine(model), time.perf_counter(), dict[str, float]()
+    for step in range(config.steps):
+        watch = StopWatch()
+        batch = rollout(setup, engine, step)
+        watch.lap("time_rollout")
+        before = score(model, batch.sequences, config.temperature, config.micro_batch)
+        watch.lap("time_logp")
+        advantage = advantages_of(setup.estimator, batch, before.entropy_BT)
+        updated = update(setup, model, optimizer, step, batch, before.logp_BT, advantage)
+        engine.update_weights(model)
+        watch.lap("time_update")
+        after = score(model, batch.sequences, config.temperature, config.micro_batch)
+        watch.lap("time_logp")
+        writer.write_rollouts(step, rollout_columns(batch, before, after, advantage.rollout_B))
+        watch.lap("time_write")
+        if config.eval_every and (step % config.eval_every == 0 or step + 1 == config.steps):
+            answers = validate(setup, engine, step)
+            writer.write_evals(step, answers)
+            shown["greedy"] = greedy_accuracy(answers)
+            watch.lap("time_eval")
+        metrics = step_metrics(batch, before.entropy_BT) | updated
+        writer.write_metrics(
+            {"step": step, "epoch": batch.epoch, "time": time.perf_counter() - began, **metrics, **watch.laps}
+        )
+        shown |= {name: metrics[name] for name in ("entropy", "reward", "all_solved", "none_solved")}
+        progress.show("training", step + 1, config.steps, shown)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What the settings name."""
+
+    config: Config
+    task: Task
+    estimator: Estimator
+    objective: Objective
+    problems: list[Problem]
+    benchmarks: dict[str, list[Problem]]
+
+
+def prepare(config: Config) -> Setup:
+    """Look up what the settings name, and refuse settings that do not fit together."""
+    for name in _POSITIVE + _NOT_NEGATIVE:
+        value, least = getattr(config, name), "above 0" if name in _POSITIVE else "0 or more"
+        if not (0 < value < math.inf or (value == 0 and name in _NOT_NEGATIVE)):
+            raise ParameterError(name, f"is {value}", least)
+    for name, of in (("prompts_per_step", "mini_batches"), ("train_prompts", "prompts_per_step")):
+        if getattr(config, name) % getattr(config, of):
+            raise ParameterError(name, f"is {getattr(config, name)}", f"a multiple of {of} = {getattr(config, of)}")
+    task, estimator = get_task(config.task), advantages.get(config.advantage, **config.advantage_params)
+    estimator(np.zeros((1, config.group_size)))  # a k above the group size shows here, not after the warm start
+    aggregation = estimator.aggregation if config.aggregation == "auto" else config.aggregation
+    if aggregation not in AGGREGATIONS:
+        raise ParameterError("aggregation", f"is {aggregation!r}", f"auto, {', '.join(AGGREGATIONS)}")
+    objective = Objective(
+        aggregation, config.max_new_tokens, config.clip_low, config.clip_high, config.entropy_coef, config.temperature
+    )
+    problems = task.problems(np.random.default_rng(config.data_seed), config.train_prompts)
+    benchmarks = task.benchmarks(config.eval_problems) if config.eval_every else {}
+    return Setup(config, task, estimator, objective, problems, benchmarks)
+
+
+def rollout(setup: Setup, engine: RolloutEngine, step: int) -> Batch:
+    """Sample the step's prompts and verify the responses."""
+    config, task = setup.config, setup.task
+    epoch, first = divmod(step * config.prompts_per_step, config.train_prompts)
+    order = np.random.default_rng([config.seed, _ORDER, epoch]).permutation(config.train_prompts)
+    asked = [setup.problems[i] for i in order[first : first + config.prompts_per_step]]
+    rollouts = engine.generate(
+        [task.vocabulary.encode(problem.prompt) for problem in asked],
+        config.group_size,
+        temperature=config.temperature,
+        max_new_tokens=config.max_new_tokens,
+        generator=torch_generator(config.seed, _SAMPLING, step),
+    )
+    problems = [problem for problem in asked for _ in range(config.group_size)]
+    responses, truncated = rollouts.responses(), rollouts.truncated_B.tolist()
+    completions = [task.vocabulary.decode(response) for response in responses]
+    correct = [task.verify(*each, truncated=cut) for *each, cut in zip(problems, completions, truncated, strict=True)]
+    sequences = Sequences.join([task.vocabulary.encode(problem.prompt) for problem in problems], responses)
+    rewards = np.array([float(verdict is True) for verdict in correct]).reshape(-1, config.group_size)
+    return Batch(epoch, task.name, problems, rollouts, sequences, completions, correct, rewards)
+
+
+@dataclass(frozen=True)
+class Advantage:
+    """Advantages of a batch's rollouts and of their tokens, and which rollouts count in the loss."""
+
+    rollout_B: torch.Tensor
+    token_BT: torch.Tensor
+    keep_B: torch.Tensor
+
+
+def advantages_of(estimator: Estimator, batch: Batch, entropy_BT: torch.Tensor) -> Advantage:
+    """Ask the estimator, whichever it is."""
+    rollout_B = estimator(batch.rewards).reshape(-1)
+    token_BT = estimator.at_tokens(rollout_B, entropy_BT.numpy(), batch.sequences.mask_BT.numpy())
+    keep_B = estimator.keep(batch.rewards).reshape(-1)
+    return Advantage(torch.from_numpy(rollout_B).float(), torch.from_numpy(token_BT).float(), torch.from_numpy(keep_B))
+
+
+def update(
+    setup: Setup,
+    model: Qwen3ForCausalLM,
+    optimizer: torch.optim.Optimizer,
+    step: int,
+    batch: Batch,
+    old_logp_BT: torch.Tensor,
+    advantage: Advantage,
+) -> dict[str, float]:
+    """Take one gradient step on each mini-batch; the numbers are means over them, but for the extremes."""
+    config = setup.config
+    optimizer.param_groups[0]["lr"] = config.lr * min(1.0, (step + 1) / max(1, config.lr_rise))
+    taken, norms = [], []
+    for rows_b in torch.arange(len(batch.problems)).chunk(config.mini_batches):
+        sequences = batch.sequences.rows(rows_b)
+        width = sequences.mask_BT.shape[1]
+        mini = MiniBatch(
+            sequences, old_logp_BT[rows_b, :width], advantage.token_BT[rows_b, :width], advantage.keep_B[rows_b]
+        )
+        optimizer.zero_grad()
+        taken.append(accumulate_gradients(model, mini, setup.objective, config.micro_batch))
+        norms.append(clip_grad_norm_(model.parameters(), config.max_grad_norm).item())
+        optimizer.step()
+    return {
+        "loss": float(np.mean([each.loss for each in taken])),
+        "grad_norm": float(np.mean(norms)),
+        "lr": optimizer.param_groups[0]["lr"],
+        "clip_fraction_low": float(np.mean([each.clip_fraction_low for each in taken])),
+        "clip_fraction_high": float(np.mean([each.clip_fraction_high for each in taken])),
+        "ratio_min": min(each.ratio_min for each in taken),
+        "ratio_max": max(each.ratio_max for each in taken),
+        "skipped": sum(each.n_rows_skipped for each in taken) / len(batch.problems),
+    }
+
+
+def validate(setup: Setup, engine: RolloutEngine, step: int) -> Columns:
+    """Answer the held-out problems."""
+    return evaluate(
+        engine,
+        setup.task,
+        setup.benchmarks,
+        n_samples=setup.config.eval_samples,
+        temperature=setup.config.temperature,
+        max_new_tokens=setup.config.max_new_tokens,
+        generator=torch_generator(setup.config.seed, _VALIDATION, step),
+    )
+
+
+def torch_generator(seed: int, purpose: int, step: int) -> torch.Generator:
+    """Make a generator of its own for each step and purpose, so that validating more often changes no training."""
+    state = np.random.SeedSequence([seed, purpose, step]).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(state))
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config))
