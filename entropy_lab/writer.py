@@ -71,7 +71,7 @@ class RunWriter:
         config: Mapping[str, Any] | None = None,
     ) -> None:
         self.path = Path(path)
-        _refuse_occupied(self.path)
+        require_free(self.path)
         facts = {"group_size": group_size, "seed": seed, "model": model, "task": task}
         self._write_info(
             {
@@ -154,7 +154,23 @@ class RunWriter:
             raise cannot_write(self.path / "metrics.jsonl", error) from error
 
 
-def _refuse_occupied(path: Path) -> None:
+def require_free(path: Path) -> None:
+    """Refuse a place for a new run that holds anything already, before a trainer spends time.
+
+    Parameters
+    ----------
+    path
+        A directory that is empty or does not exist.
+
+    Raises
+    ------
+    OutputError
+        It is a file, or a directory that is not empty.
+
+    Examples
+    --------
+    >>> require_free(Path("/nowhere/yet"))
+    """
     if path.exists() and not path.is_dir():
         raise OutputError(str(path), "is a file", "a new directory")
     if path.is_dir() and any(path.iterdir()):

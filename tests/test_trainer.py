@@ -16,6 +16,7 @@ from rich.console import Console
 import entropy_lab as el
 from entropy_lab import advantages, recipes
 from entropy_lab.errors import OutputError, ParameterError, UnknownNameError
+from entropy_lab.plots.series import family
 from entropy_lab.rl import warm_start as warm
 from entropy_lab.rl.model import ModelSizes
 from entropy_lab.rl.progress import TrainingProgress
@@ -351,6 +352,39 @@ def test_warm_start_is_made_once_and_kept(monkeypatch, tmp_path):
     for changed in (warm.WarmStart(steps=14), warm.WarmStart(steps=15, lr=1e-3)):
         assert not torch.equal(first["lm_head.weight"], make(changed).state_dict()["lm_head.weight"])
     assert len(list((tmp_path / "new" / "cache").iterdir())) == 4
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda data: data[:100], lambda data: b"", lambda data: data.replace(b"norm", b"form")]
+)
+def test_damaged_weights_in_the_cache_are_made_anew(monkeypatch, tmp_path, damage):
+    monkeypatch.setenv("ENTROPY_LAB_CACHE", str(tmp_path))
+    settings = warm.WarmStart(steps=2)
+    first = warm.warm_start(TASK, SIZES, settings).state_dict()
+    (file,) = tmp_path.iterdir()
+    whole = file.read_bytes()
+    file.write_bytes(damage(whole))
+    again = warm.warm_start(TASK, SIZES, settings).state_dict()
+    assert all(torch.equal(weight, again[name]) for name, weight in first.items())
+    assert file.read_bytes() == whole
+
+
+def test_what_changes_the_loss_is_part_of_the_method(tmp_path):
+    plain, changed = (
+        GRPO.Config(out=tmp_path, **settings) for settings in ({}, {"clip_high": 0.28, "entropy_coef": 0.1})
+    )
+    estimator = advantages.get("grpo")
+    assert GRPO.method_of(plain, estimator)["label"] == "GRPO"
+    method = GRPO.method_of(changed, estimator)
+    assert method["label"] == "GRPO + clip high 0.28 + entropy coef 0.1"
+    assert method["params"] == {**estimator.params, "clip_high": 0.28, "entropy_coef": 0.1}
+    assert family(method["label"], method["name"], method["params"]) == "grpo+clip_higher+entropy_bonus"
+
+
+def test_a_used_directory_is_refused_before_any_work(tmp_path):
+    (tmp_path / "mine").write_text("kept")
+    with pytest.raises(OutputError, match="not empty"):
+        GRPO.prepare(GRPO.Config(out=tmp_path))
 
 
 def test_a_cache_that_cannot_be_written_is_named(monkeypatch, tmp_path):

@@ -14,7 +14,7 @@ import math
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -37,7 +37,7 @@ from entropy_lab.rl.update import MiniBatch, Objective, accumulate_gradients
 from entropy_lab.rl.warm_start import WarmStart, warm_start
 from entropy_lab.tasks import Problem, Task
 from entropy_lab.tasks import get as get_task
-from entropy_lab.writer import RunWriter
+from entropy_lab.writer import RunWriter, require_free
 
 # What a generator is for: the second number of its seed.
 _ORDER: Final = 1
@@ -47,6 +47,8 @@ _POSITIVE: Final = (
     *("steps", "train_prompts", "prompts_per_step", "group_size", "mini_batches", "micro_batch", "lr", "max_grad_norm"),
     *("temperature", "max_new_tokens", "eval_problems", "threads"),
 )
+# Settings of the loss that make another method of the same estimator.
+_LOSS: Final = ("clip_low", "clip_high", "aggregation", "entropy_coef")
 _NOT_NEGATIVE: Final = ("data_seed", "warm_start_seed", "lr_rise", "eval_every", "eval_samples", "seed")
 
 
@@ -144,13 +146,12 @@ def main(config: Config) -> Path:
             base,
             progress=lambda done, total, loss: progress.show("warm start", done, total, {"loss": loss}),
         )
-        estimator = setup.estimator
         writer = RunWriter(
             config.out,
-            method={"name": estimator.name, "params": dict(estimator.params), "label": config.label or estimator.label},
+            method=method_of(config, setup.estimator),
             group_size=config.group_size,
             seed=config.seed,
-            model=f"Qwen3 with {model.num_parameters():,} parameters, warm start {base.seed}",
+            model=f"Qwen3, {model.num_parameters():,} parameters",
             task=config.task,
             config=asdict(config),
         )
@@ -202,8 +203,17 @@ class Setup:
     benchmarks: dict[str, list[Problem]]
 
 
+def method_of(config: Config, estimator: Estimator) -> dict[str, Any]:
+    """Name the method: the estimator, and what was changed in the loss beside it."""
+    changed = {name: getattr(config, name) for name in _LOSS if getattr(config, name) != getattr(Config, name)}
+    spoken = [estimator.label, *(f"{name.replace('_', ' ')} {value}" for name, value in changed.items())]
+    params = {**estimator.params, **changed}
+    return {"name": estimator.name, "params": params, "label": config.label or " + ".join(spoken)}
+
+
 def prepare(config: Config) -> Setup:
     """Look up what the settings name, and refuse settings that do not fit together."""
+    require_free(config.out)
     for name in _POSITIVE + _NOT_NEGATIVE:
         value, least = getattr(config, name), "above 0" if name in _POSITIVE else "0 or more"
         if not (0 < value < math.inf or (value == 0 and name in _NOT_NEGATIVE)):

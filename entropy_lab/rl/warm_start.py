@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -14,6 +15,7 @@ from typing import Final
 import numpy as np
 import torch
 import transformers
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch.nn.utils import clip_grad_norm_
 from transformers import Qwen3ForCausalLM
@@ -126,8 +128,10 @@ def warm_start(
     model = build_model(sizes, task.vocabulary.size, settings.seed)
     # The body holds every weight: the output layer is tied to its embeddings.
     if file.is_file():
-        model.model.load_state_dict(load_file(file))
-        return model
+        with contextlib.suppress(SafetensorError, RuntimeError):  # cut off, or of another network: make it anew
+            model.model.load_state_dict(load_file(file))
+            return model
+        model = build_model(sizes, task.vocabulary.size, settings.seed)
     try:
         with replacing(file) as temporary:
             _train(model, task, settings, progress)
