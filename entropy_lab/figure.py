@@ -135,9 +135,10 @@ def draw_all(runs: Sequence[RunTables], names: Iterable[str], folder: Path) -> t
     tables: dict[str, Table] = {}
     for name in tuple(names) or recipes.names("figures"):
         module = recipes.load("figures", name)
+        if n_methods < 2 and getattr(module, "COMPARES", False) and name not in names:
+            continue
         table = _collected(module, name, runs)
-        wanted = name in names or n_methods > 1 or not getattr(module, "COMPARES", False)
-        if wanted and len(table):
+        if len(table):
             tables[Path(name).stem] = table
             files += save(module.draw(table), folder / Path(name).stem)
     return files, tables

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import polars as pl
 
 from entropy_lab.errors import RunFormatError, RunNotFoundError
@@ -186,14 +187,12 @@ class Run:
                 raise
             self.skipped.append(Skipped(file.label, None, error.wrong))
             return pl.DataFrame(schema={name: file.schema()[name] for name in columns})
-        for breach in list(row_breaches(frame, table, file.step)):
-            frame = self._settle(file, breach, frame)
-        return frame
+        return self._settle(file, frame, list(row_breaches(frame, table, file.step)))
 
     def without_repeats(self, file: StepFile, frame: pl.DataFrame, key: tuple[str, ...]) -> pl.DataFrame:
         """Leave out rows that repeat a key (with ``skip_invalid``), or raise."""
         breach = repeat_breach(frame, key)
-        return self._settle(file, breach, frame) if breach else frame
+        return self._settle(file, frame, [breach] if breach else [])
 
     def evals(self) -> Iterator[pl.DataFrame]:
         """Yield the verdicts of each validation pass: the key columns of ``schema.EVALS`` and ``correct``, checked.
@@ -264,11 +263,16 @@ class Run:
             else:
                 raise breach.error(file.label)
 
-    def _settle(self, file: StepFile, breach: Breach, frame: pl.DataFrame) -> pl.DataFrame:
-        if not self.skip_invalid or breach.rows is None:
-            raise breach.error(file.label)
-        self.skipped.append(Skipped(file.label, int(breach.rows.sum()), breach.described))
-        return frame.filter(~breach.rows)
+    def _settle(self, file: StepFile, frame: pl.DataFrame, breaches: Sequence[Breach]) -> pl.DataFrame:
+        """Raise the first breach, or leave out the rows of all; a row with two faults counts for the first."""
+        sound = np.ones(frame.height, dtype=np.bool_)
+        for breach in breaches:
+            if not self.skip_invalid or breach.rows is None:
+                raise breach.error(file.label)
+            if n_rows := int((breach.rows & sound).sum()):
+                self.skipped.append(Skipped(file.label, n_rows, breach.described))
+            sound &= ~breach.rows
+        return frame.filter(sound) if breaches else frame
 
 
 def open_run(path: str | Path, *, skip_invalid: bool = False) -> Run:

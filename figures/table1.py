@@ -14,6 +14,9 @@ from entropy_lab.plots import page, style
 from entropy_lab.plots.panels import Panel
 from entropy_lab.table import Table
 
+COMPARES = True
+"""Drawn unasked only for two methods or more."""
+
 PANELS: tuple[Panel, ...] = (
     Panel(
         key="scores",

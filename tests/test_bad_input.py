@@ -198,6 +198,16 @@ def test_skip_invalid_leaves_out_whole_files(run, tmp_path, capsys, edit, where,
     assert pl.read_parquet(tmp_path / "a/analysis/training.parquet")["step"].to_list() == [0, 2]
 
 
+def test_several_faults_of_one_file_are_each_counted_once(run, tmp_path, capsys):
+    def spoil(frame):
+        return put("entropy", 9, -1.0)(put("entropy", 5, -1.0)(put("logp", 5, 0.5)(frame)))
+
+    change(run, spoil)
+    main(["analyze", str(run), "--json", "--skip-invalid", "--no-figures", "--out", str(tmp_path / "a")])
+    left_out = json.loads(capsys.readouterr().out)["left_out"]
+    assert sorted((item["rows"], item["why"].split()[0]) for item in left_out) == [(1, "entropy"), (1, "logp")]
+
+
 def test_rows_that_share_a_key_and_differ_are_all_left_out(run, tmp_path, capsys):
     change(run, lambda frame: pl.concat([frame, frame[5:6].with_columns(reward=pl.lit(0.5, pl.Float32))]))
     main(["analyze", str(run), "--json", "--skip-invalid", "--no-figures", "--out", str(tmp_path / "a")])

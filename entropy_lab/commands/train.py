@@ -32,5 +32,6 @@ def run(trainer: str, words: list[str]) -> None:
         raise MissingExtraError(
             f"train {trainer}", f"{error.name} is not installed", "the extra `train`", hint
         ) from error
-    config = tyro.cli(module.Config, args=words, prog=f"entropy-lab train {trainer}", description=module.__doc__)
+    first = (module.__doc__ or "").partition("\n\n")[0]
+    config = tyro.cli(module.Config, args=words, prog=f"entropy-lab train {trainer}", description=first)
     module.main(config)

@@ -1,0 +1,96 @@
+"""One pass: every file is read once, only the columns needed, only the steps wanted, with sums that stay small."""
+
+import numpy as np
+import pytest
+
+import entropy_lab as el
+from entropy_lab import recipes
+from entropy_lab.analysis import analyze_all
+from entropy_lab.run import StepFile
+
+
+@pytest.fixture
+def run(tmp_path):
+    rng = np.random.default_rng(0)
+    writer = el.RunWriter(tmp_path / "run", method={"name": "grpo", "params": {}})
+    for step in range(5):
+        n = 48
+        columns = {
+            "prompt_id": [f"q{(step + i // 4) % 15}" for i in range(n)],
+            "group_id": np.arange(n) // 4,
+            "sample": np.arange(n) % 4,
+            "epoch": np.full(n, step // 2),
+            "correct": rng.random(n) < 0.5,
+            "reward": rng.random(n),
+            "advantage": rng.normal(size=n),
+            "n_tokens": rng.integers(1, 9, n),
+            "entropy": rng.random(n),
+            **{name: -rng.random(n) for name in ("logp", "logp_after", "sampler_logp")},
+            "completion": ["long text"] * n,
+        }
+        writer.write_rollouts(step, columns)
+    return writer.path
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    seen = []
+    read = StepFile.read
+    monkeypatch.setattr(
+        StepFile, "read", lambda self, columns: seen.append((self.step, set(columns))) or read(self, columns)
+    )
+    return seen
+
+
+def test_all_analyses_read_each_file_once(run, reads):
+    results = analyze_all(el.open_run(run))
+    assert len(results.tables) == 6
+    assert [step for step, _ in reads] == [0, 1, 2, 3, 4]
+    assert not {"completion", "sampler_logp", "group_accuracy"} & reads[0][1]
+
+
+def test_one_analysis_reads_only_its_columns(run, reads):
+    el.analyze(run, "solve_rates")
+    key = {"step", "group_id", "sample", "prompt_id"}
+    assert reads[0][1] == key | {"correct", "epoch"}
+
+
+def test_steps_that_nobody_wants_are_not_read(run, reads):
+    el.analyze(run, "covariance", first_steps=2)
+    assert [step for step, _ in reads] == [0, 1]
+
+
+def test_together_or_alone_is_the_same(run):
+    together = analyze_all(el.open_run(run)).tables
+    for name, table in together.items():
+        assert el.analyze(run, name).frame.equals(table.frame), name
+
+
+def test_compacted_sums_are_the_same(run, monkeypatch):
+    whole = el.analyze(run, "covariance").frame
+    monkeypatch.setattr(recipes.load("analyses", "covariance"), "COMPACT_AT", 3)
+    compacted = el.analyze(run, "covariance").frame
+    np.testing.assert_allclose(compacted.to_numpy(), whole.to_numpy(), rtol=1e-12)
+
+
+def test_the_order_of_rows_does_not_matter(run):
+    import polars as pl
+
+    before = analyze_all(el.open_run(run)).tables
+    for file in (run / "rollouts").iterdir():
+        pl.read_parquet(file).sample(fraction=1, shuffle=True, seed=1).write_parquet(file)
+    after = analyze_all(el.open_run(run)).tables
+    for name, table in before.items():
+        np.testing.assert_allclose(
+            after[name].frame.to_numpy().astype(float), table.frame.to_numpy().astype(float), rtol=1e-9
+        )
+
+
+def test_intervals_are_the_seeds(run):
+    first, again, other = (el.analyze(run, "entropy", seed=seed).frame["ci_low"].to_list() for seed in (0, 0, 1))
+    assert first == again != other
+
+
+def test_steps_may_have_gaps(run):
+    (run / "rollouts/step-000002.parquet").unlink()
+    assert el.analyze(run, "entropy").frame["step"].to_list() == [0, 1, 3, 4]
