@@ -51,19 +51,38 @@ def draw(source: Table | Run | Study | str | Path, name: str) -> Figure:
     >>> draw(Table.of("covariance", rows), "figure1").axes[2].get_xlabel()
     'group accuracy p (fraction)'
     """
-    module = recipes.load("figures", name)
-    if isinstance(source, str | Path):
-        source = open_study(source)
+    table = source if isinstance(source, Table) and source.name not in ANALYSES else collected(source, name)
+    figure: Figure = recipes.load("figures", name).draw(table)
+    return figure
+
+
+def collected(source: Table | Run | Study | str | Path, name: str) -> Table:
+    """Give the numbers that a figure would show.
+
+    Parameters
+    ----------
+    source, name
+        As for ``draw``; a table is one of an analysis.
+
+    Returns
+    -------
+    Table
+        One row per point drawn, see ``entropy_lab.plots.panels.collect``.
+
+    Examples
+    --------
+    >>> import polars as pl
+    >>> rows = {"accuracy": [0.25, 0.75], "n_groups": [9, 9], "covariance": [0.01, 0.05]}
+    >>> shown = collected(Table.of("covariance", rows), "figure1").frame
+    >>> shown.filter(pl.col("panel") == "c")["y"].to_list()
+    [0.01, 0.05]
+    """
     if isinstance(source, Table):
-        if source.name not in ANALYSES:
-            figure: Figure = module.draw(source)
-            return figure
         runs = [RunTables("run", "unknown", {}, None, None, {source.name: source})]
     else:
-        opened = source.runs if isinstance(source, Study) else (source,)
-        runs = [tables_of(run) for run in opened]
-    figure = module.draw(_collected(module, name, runs))
-    return figure
+        opened = open_study(source) if isinstance(source, str | Path) else source
+        runs = [tables_of(run) for run in (opened.runs if isinstance(opened, Study) else (opened,))]
+    return _collected(recipes.load("figures", name), name, runs)
 
 
 def tables_of(run: Run, tables: Mapping[str, Table] | None = None) -> RunTables:
