@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -121,6 +121,7 @@ class RunWriter:
         _demand(frame, ROLLOUTS, step, str(file), KEY)
         solved = pl.col("correct").mean().over("group_id").cast(pl.Float32).alias("group_accuracy")
         frame = frame.with_columns(solved).sort("group_id", "sample", maintain_order=True)
+        frame = frame.select(_ordered(frame.columns, ROLLOUTS))
         return _write_step(file, frame, ROLLOUTS)
 
     def write_evals(self, step: int, columns: Columns) -> Path:
@@ -197,8 +198,12 @@ def _conformed(columns: Columns, table: Mapping[str, Column], step: int) -> pl.D
         raise ParameterError("columns", f"have different lengths: {lengths}", "one entry a row in each")
     n_rows = next(iter(lengths.values()), 0)
     given["step"] = pl.Series("step", np.full(n_rows, step, dtype=np.int32))
-    order = [name for name in table if name in given] + [name for name in given if name not in table]
-    return pl.DataFrame([given[name] for name in order])
+    return pl.DataFrame([given[name] for name in _ordered(given, table)])
+
+
+def _ordered(names: Iterable[str], table: Mapping[str, Column]) -> list[str]:
+    given = list(names)
+    return [name for name in table if name in given] + [name for name in given if name not in table]
 
 
 def _series(name: str, values: Any, column: Column | None) -> pl.Series:  # noqa: ANN401 - whatever a trainer holds

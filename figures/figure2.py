@@ -7,56 +7,17 @@
 from matplotlib.figure import Figure
 
 from entropy_lab.plots import drawing, page, style
+from entropy_lab.plots.catalogue import policy_entropy, solved_share, validation_accuracy
 from entropy_lab.plots.panels import Panel
 from entropy_lab.table import Table
 
 CHANNELS = ("reinforce", "reinforce+entropy_bonus", "pos_only", "neg_only")
 
 PANELS: tuple[Panel, ...] = (
-    Panel(
-        key="a",
-        title="Policy entropy",
-        analysis="entropy",
-        x=("step",),
-        y="entropy",
-        y_label="entropy",
-        unit="nats/token",
-        low="ci_low",
-        high="ci_high",
-        methods=CHANNELS,
-        bounds=(0, None),
-    ),
-    Panel(
-        key="b",
-        title="Validation",
-        analysis="validation",
-        x=("step",),
-        y="accuracy",
-        y_label="accuracy",
-        unit="%",
-        low="ci_low",
-        high="ci_high",
-        interval="bootstrap interval over problems",
-        methods=CHANNELS,
-        decoding=True,
-        average_over="benchmark",
-        bounds=(0, 1),
-    ),
-    *(
-        Panel(
-            key=key,
-            title=title,
-            analysis="solve_rates",
-            x=("step", "epoch"),
-            y=y,
-            y_label="share of groups",
-            unit="%",
-            methods=CHANNELS,
-            window=11,
-            bounds=(0, 1),
-        )
-        for key, title, y in (("c1", "All solved (p = 1)", "all_solved"), ("c2", "None solved (p = 0)", "none_solved"))
-    ),
+    policy_entropy("a", CHANNELS),
+    validation_accuracy("b", CHANNELS),
+    solved_share("c1", "all_solved", CHANNELS),
+    solved_share("c2", "none_solved", CHANNELS),
     Panel(
         key="d",
         title="Update of correct rollouts",

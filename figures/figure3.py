@@ -3,6 +3,7 @@
 from matplotlib.figure import Figure
 
 from entropy_lab.plots import drawing, page, style
+from entropy_lab.plots.catalogue import policy_entropy, validation_accuracy
 from entropy_lab.plots.panels import Panel
 from entropy_lab.table import Table
 
@@ -11,37 +12,7 @@ FLIPPED = ("ent_decrease", "grpo", "ent_increase")
 COMPARES = True
 """Drawn unasked only for two methods or more."""
 
-PANELS: tuple[Panel, ...] = (
-    Panel(
-        key="a",
-        title="Policy entropy",
-        analysis="entropy",
-        x=("step",),
-        y="entropy",
-        y_label="entropy",
-        unit="nats/token",
-        low="ci_low",
-        high="ci_high",
-        methods=FLIPPED,
-        bounds=(0, None),
-    ),
-    Panel(
-        key="b",
-        title="Validation",
-        analysis="validation",
-        x=("step",),
-        y="accuracy",
-        y_label="accuracy",
-        unit="%",
-        low="ci_low",
-        high="ci_high",
-        interval="bootstrap interval over problems",
-        methods=FLIPPED,
-        decoding=True,
-        average_over="benchmark",
-        bounds=(0, 1),
-    ),
-)
+PANELS: tuple[Panel, ...] = (policy_entropy("a", FLIPPED), validation_accuracy("b", FLIPPED))
 
 
 def draw(table: Table) -> Figure:

@@ -7,6 +7,7 @@ solves and that none does.
 from matplotlib.figure import Figure
 
 from entropy_lab.plots import drawing, page, style
+from entropy_lab.plots.catalogue import solved_share, validation_accuracy
 from entropy_lab.plots.panels import Panel
 from entropy_lab.table import Table
 
@@ -24,37 +25,9 @@ PANELS: tuple[Panel, ...] = (
         methods=MAIN,
         window=11,
     ),
-    Panel(
-        key="b",
-        title="Validation",
-        analysis="validation",
-        x=("step",),
-        y="accuracy",
-        y_label="accuracy",
-        unit="%",
-        low="ci_low",
-        high="ci_high",
-        interval="bootstrap interval over problems",
-        methods=MAIN,
-        decoding=True,
-        one_per="benchmark",
-        bounds=(0, 1),
-    ),
-    *(
-        Panel(
-            key=key,
-            title=title,
-            analysis="solve_rates",
-            x=("step", "epoch"),
-            y=y,
-            y_label="share of groups",
-            unit="%",
-            methods=MAIN,
-            window=11,
-            bounds=(0, 1),
-        )
-        for key, title, y in (("c1", "All solved (p = 1)", "all_solved"), ("c2", "None solved (p = 0)", "none_solved"))
-    ),
+    validation_accuracy("b", MAIN, each_benchmark=True),
+    solved_share("c1", "all_solved", MAIN),
+    solved_share("c2", "none_solved", MAIN),
 )
 
 

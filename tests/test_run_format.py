@@ -37,7 +37,7 @@ def test_every_column_comes_back_in_its_type(writer):
         "extra": ["kept"] * 4,
     }
     frame = pl.read_parquet(writer.write_rollouts(5, values))
-    assert set(ROLLOUTS) <= set(frame.columns)
+    assert frame.columns == [*ROLLOUTS, "extra"]
     assert all(frame.schema[name] == polars_dtype(column.dtype) for name, column in ROLLOUTS.items())
     assert frame["step"].to_list() == [5] * 4
     assert frame["completion"].to_list() == ["x", "y", "w", "z"]  # sorted by group and sample
