@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import secrets
 from collections.abc import Iterator
@@ -43,6 +44,8 @@ def replacing(path: Path) -> Iterator[Path]:
     ('whole', ['text'])
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    if _marked_read_only(path):
+        raise cannot_write(path, PermissionError(errno.EACCES, "the folder is read-only"))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -54,6 +57,12 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         if temporary.exists():
             temporary.unlink()
+
+
+def _marked_read_only(path: Path) -> bool:
+    """Tell whether nobody may write to the nearest folder that exists: root could, against its owner's wish."""
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    return not folder.stat().st_mode & 0o222
 
 
 def cannot_write(path: Path, error: OSError) -> OutputError:
