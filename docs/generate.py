@@ -6,6 +6,7 @@ Run ``python docs/generate.py`` to fill them, with ``--check`` to fail where one
 
 import contextlib
 import io
+import os
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -15,6 +16,7 @@ from entropy_lab import advantages, recipes
 from entropy_lab.cli import main as command_line
 from entropy_lab.schema import ANALYSES, EVALS, METRICS, ROLLOUTS, Column
 
+os.environ["COLUMNS"] = "80"  # help is as wide here as anywhere else
 ROOT = Path(__file__).resolve().parent.parent
 PART = re.compile(r"(<!-- generated: (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -64,7 +66,8 @@ def help_text(*words: str) -> Callable[[], str]:
         output = io.StringIO()
         with contextlib.redirect_stdout(output), contextlib.suppress(SystemExit):
             command_line([*words, "--help"])
-        return f"```\n{output.getvalue().rstrip()}\n```\n"
+        lines = [line.rstrip() for line in output.getvalue().rstrip().splitlines()]
+        return "```\n" + "\n".join(lines) + "\n```\n"
 
     return text
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-
-from rich.progress import BarColumn, Progress, TextColumn
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from entropy_lab.cli import Figures
 from entropy_lab.commands.terminal import console
@@ -34,7 +33,9 @@ def run(command: Figures) -> None:
 
 
 def _analysed(study: Study) -> list[RunTables]:
-    bar = Progress(TextColumn("analysing"), BarColumn(), TextColumn("{task.completed}/{task.total}"), transient=True)
-    bar.disable = not sys.stderr.isatty()
-    with bar:
+    screen = Console(stderr=True)
+    if not screen.is_terminal:
+        return [tables_of(run) for run in study.runs]
+    columns = (TextColumn("analysing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=screen, transient=True) as bar:
         return [tables_of(run) for run in bar.track(study.runs)]

@@ -52,13 +52,15 @@ class TrainingProgress:
         self._bar_of: dict[str, TaskID] = {}
 
     def __enter__(self) -> TrainingProgress:
-        self._bars.start()
+        if not self._bars.disable:
+            self._bars.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._bars.stop()
+        if not self._bars.disable:  # some versions of rich end even a disabled bar with a line break
+            self._bars.stop()
 
     def show(self, stage: str, done: int, total: int, numbers: Mapping[str, float]) -> None:
         """Move a stage's bar.
