@@ -42,26 +42,28 @@ class _Advantages(Fold):
         advantage, correct = batch["advantage"], batch["correct"]
         present = ~(np.isnan(advantage) | np.isnan(correct))
         right, wrong = present & (correct == 1), present & (correct == 0)
-        n, n_right, n_wrong = (batch.sum(kept.astype(float)) for kept in (present, right, wrong))
-        positive, negative = (batch.sum(np.where(kept, advantage, 0.0)) for kept in (right, wrong))
-        with np.errstate(invalid="ignore", divide="ignore"):
-            means = np.column_stack(
-                [positive / n_right, negative / n_wrong, (positive + negative) / n, positive / n, -negative / n]
-            )
-        # Two columns a quantity: its sum and the number of groups that have it.
-        cells = np.hstack([np.nan_to_num(means), ~np.isnan(means)]).astype(float)
+        n, n_right, n_wrong = (batch.count(kept) for kept in (present, right, wrong))
+        positive, negative = (batch.sum(advantage, kept) for kept in (right, wrong))
+        total = positive + negative
+        # The five quantities of each group, and which of them it has: without a correct rollout, no positive mean.
+        columns = [_ratio(positive, n_right), _ratio(negative, n_wrong), _ratio(total, n), _ratio(positive, n)]
+        columns += [_ratio(-negative, n), *((counted > 0).astype(float) for counted in (n_right, n_wrong, n))]
         kept = (n > 0) & ~np.isnan(batch.accuracy)
         values, rows = np.unique(batch.accuracy[kept], return_inverse=True)
-        sums = np.column_stack([np.bincount(rows, weights=column, minlength=len(values)) for column in cells[kept].T])
+        sums = np.column_stack([np.bincount(rows, column[kept], len(values)) for column in columns])
         for accuracy, row in zip(values.tolist(), sums, strict=True):
             self.sums[accuracy] = self.sums.get(accuracy, 0.0) + row
 
     def table(self) -> Table:
         """Average over groups."""
         order = sorted(self.sums)
-        sums = np.array([self.sums[accuracy] for accuracy in order]).reshape(len(order), 10)
+        sums = np.array([self.sums[accuracy] for accuracy in order]).reshape(len(order), 8).T
         with np.errstate(invalid="ignore"):
-            means = (sums[:, :5] / sums[:, 5:]).T
+            means = [sums[0] / sums[5], sums[1] / sums[6], *(sums[2:5] / sums[7])]
         names = ("mean_positive", "mean_negative", "mean", "mass_positive", "mass_negative")
-        columns = {"accuracy": order, "n_groups": sums[:, 7], **dict(zip(names, means, strict=True))}
+        columns = {"accuracy": order, "n_groups": sums[7], **dict(zip(names, means, strict=True))}
         return Table.of("advantages", columns)
+
+
+def _ratio(above: FloatArray, below: FloatArray) -> FloatArray:
+    return np.divide(above, below, out=np.zeros(len(above)), where=below > 0)

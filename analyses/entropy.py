@@ -9,6 +9,7 @@ import numpy as np
 from entropy_lab.batches import FloatArray, GroupBatch
 from entropy_lab.bootstrap import percentile_interval, resample_counts
 from entropy_lab.fold import Fold
+from entropy_lab.means import weighted_mean_where
 from entropy_lab.run import Run
 from entropy_lab.table import Table
 
@@ -42,24 +43,24 @@ class _Entropy(Fold):
 
     def add(self, batch: GroupBatch) -> None:
         """Sum entropy and tokens of the step, per prompt for the interval."""
-        tokens = np.where((batch["n_tokens"] > 0) & ~np.isnan(batch["entropy"]), batch["n_tokens"], 0.0)
-        nats = np.where(tokens > 0, batch["entropy"] * tokens, 0.0)
-        correct = batch["correct"]
-        by_prompt = np.zeros((int(batch.prompt_codes.max()) + 1, 2))
-        np.add.at(by_prompt, batch.prompt_codes, np.column_stack([batch.sum(nats), batch.sum(tokens)]))
-        low, high = self._interval(by_prompt[by_prompt[:, 1] > 0])
-        means = [_mean(nats, tokens, kept) for kept in (tokens > 0, correct == 1, correct == 0)]
+        counted = (batch["n_tokens"] > 0) & ~np.isnan(batch["entropy"])
+        tokens, entropy = np.where(counted, batch["n_tokens"], 0.0), batch["entropy"]
+        verdicts = (counted, counted & (batch["correct"] == 1), counted & (batch["correct"] == 0))
+        means = [weighted_mean_where(entropy, tokens, kept) for kept in verdicts]
+        codes = batch.prompt_codes
+        nats, n_tokens = (np.bincount(codes, batch.sum(values)) for values in (entropy * tokens, tokens))
+        low, high = self._interval(nats.astype(float), n_tokens.astype(float))
         self.rows.append((batch.step, *means, low, high, tokens.sum()))
 
-    def _interval(self, by_prompt: FloatArray) -> tuple[float, float]:
-        n = len(by_prompt)
+    def _interval(self, nats: FloatArray, tokens: FloatArray) -> tuple[float, float]:
+        nats, tokens = nats[tokens > 0], tokens[tokens > 0]
+        n = len(tokens)
         if n < 2:
             return float("nan"), float("nan")
         if self.counts.shape[1] != n:
             # One draw for all steps of the same number of prompts: a step's interval does not depend on the others.
             self.counts = resample_counts(n, self.n_boot, np.random.default_rng([self.seed, n]))
-        means = (self.counts @ by_prompt[:, 0]) / (self.counts @ by_prompt[:, 1])
-        low, high = percentile_interval(means, self.confidence)
+        low, high = percentile_interval((self.counts @ nats) / (self.counts @ tokens), self.confidence)
         return float(low), float(high)
 
     def table(self) -> Table:
@@ -67,8 +68,3 @@ class _Entropy(Fold):
         names = ("step", "entropy", "entropy_correct", "entropy_wrong", "ci_low", "ci_high", "n_tokens")
         columns = {name: [row[i] for row in self.rows] for i, name in enumerate(names)}
         return Table.of("entropy", columns, n_boot=self.n_boot, confidence=self.confidence, seed=self.seed)
-
-
-def _mean(nats: FloatArray, tokens: FloatArray, kept: np.ndarray) -> float:
-    total = tokens[kept].sum()
-    return float(nats[kept].sum() / total) if total else float("nan")

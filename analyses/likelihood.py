@@ -6,8 +6,9 @@ likelihood are displaced: the update pushed probability elsewhere.
 
 import numpy as np
 
-from entropy_lab.batches import FloatArray, GroupBatch
+from entropy_lab.batches import GroupBatch
 from entropy_lab.fold import Fold
+from entropy_lab.means import mean_where
 from entropy_lab.run import Run
 from entropy_lab.table import Table
 
@@ -41,20 +42,16 @@ class _Likelihood(Fold):
 
     def add(self, batch: GroupBatch) -> None:
         """Average the step's increments."""
-        increment = batch["logp_after"] - batch["logp"]
-        per_token = increment / np.where(batch["n_tokens"] > 0, batch["n_tokens"], np.nan)
+        increment, n_tokens = batch["logp_after"] - batch["logp"], batch["n_tokens"]
         present = ~np.isnan(increment)
-        correct, wrong = present & (batch["correct"] == 1), present & (batch["correct"] == 0)
-        means = [_mean(values[kept]) for values in (increment, per_token) for kept in (correct, wrong)]
-        self.rows.append((batch.step, correct.sum(), wrong.sum(), *means))
+        verdicts = [present & (batch["correct"] == verdict) for verdict in (1, 0)]
+        per_token = increment / np.where(n_tokens > 0, n_tokens, np.nan)
+        means = [mean_where(increment, kept) for kept in verdicts]
+        means += [mean_where(per_token, kept & (n_tokens > 0)) for kept in verdicts]
+        self.rows.append((batch.step, *(kept.sum() for kept in verdicts), *means))
 
     def table(self) -> Table:
         """Give one row per step."""
         names = ["step", "n_correct", "n_wrong", "increment_correct", "increment_wrong"]
         names += ["increment_correct_per_token", "increment_wrong_per_token"]
         return Table.of("likelihood", {name: [row[i] for row in self.rows] for i, name in enumerate(names)})
-
-
-def _mean(values: FloatArray) -> float:
-    values = values[~np.isnan(values)]
-    return float(values.mean()) if len(values) else float("nan")

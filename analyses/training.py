@@ -1,9 +1,8 @@
 """Training signals over steps: reward, accuracy, length, truncation, clipping (Figure 5)."""
 
-import numpy as np
-
-from entropy_lab.batches import FloatArray, GroupBatch
+from entropy_lab.batches import GroupBatch
 from entropy_lab.fold import Fold
+from entropy_lab.means import mean_present
 from entropy_lab.run import Run
 from entropy_lab.table import Table
 
@@ -37,7 +36,7 @@ class _Training(Fold):
     def add(self, batch: GroupBatch) -> None:
         """Average the step's rollouts."""
         columns = ("reward", "correct", "n_tokens", "truncated")
-        self.rows.append((batch.step, *(_mean(batch[name]) for name in columns)))
+        self.rows.append((batch.step, *(mean_present(batch[name]) for name in columns)))
 
     def table(self) -> Table:
         """Give one row per step."""
@@ -47,8 +46,3 @@ class _Training(Fold):
         for name in CLIPPED:
             columns[name] = [metrics.get(step, {}).get(name) for step in columns["step"]]
         return Table.of("training", columns)
-
-
-def _mean(values: FloatArray) -> float:
-    values = values[~np.isnan(values)]
-    return float(values.mean()) if len(values) else float("nan")

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from entropy_lab.run import Run, StepFile
-from entropy_lab.validation import KEY, numbers
+from entropy_lab.schema import ROLLOUTS
+from entropy_lab.validation import KEY, numbers, row_breaches
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -80,17 +82,23 @@ class GroupBatch:
         codes: IntArray = (self.prompts.rank("dense") - 1).to_numpy().astype(np.int64)
         return codes
 
-    def sum(self, values: FloatArray) -> FloatArray:
-        """Sum over each group, shape (groups,); NaN counts as 0."""
+    def sum(self, values: FloatArray, kept: NDArray[np.bool_] | None = None) -> FloatArray:
+        """Sum over each group the values kept (default those that are not NaN), shape (groups,)."""
         if not self.n_groups:
             return np.zeros(0)
-        sums: FloatArray = np.add.reduceat(np.where(np.isnan(values), 0.0, values), self.starts)
+        sums: FloatArray = np.add.reduceat(
+            np.where(~np.isnan(values) if kept is None else kept, values, 0.0), self.starts
+        )
         return sums
+
+    def count(self, kept: NDArray[np.bool_]) -> FloatArray:
+        """Count the rollouts kept of each group, shape (groups,)."""
+        return self.sum(kept.astype(np.float64), kept)
 
     @cached_property
     def n_verified(self) -> FloatArray:
         """Rollouts of each group that the verifier judged, shape (groups,)."""
-        return self.sum((~np.isnan(self["correct"])).astype(np.float64))
+        return self.count(~np.isnan(self["correct"]))
 
     @cached_property
     def n_correct(self) -> FloatArray:
@@ -105,48 +113,101 @@ class GroupBatch:
         return np.divide(self.n_correct, verified, out=unknown, where=verified > 0)
 
 
-def read_batch(run: Run, file: StepFile, columns: Iterable[str]) -> GroupBatch:
-    """Read one step's groups, checked and sorted.
+def read_batches(run: Run, files: Sequence[StepFile], columns: Iterable[str]) -> Iterator[GroupBatch]:
+    """Read the groups of some steps, checked and sorted.
+
+    Sound files of the same columns are read and checked together, which takes a third of the time; anything unusual
+    (another type, unsorted rows, a broken rule) sends them one by one through the checks that name file and row.
 
     Parameters
     ----------
     run
-        Where the file belongs; its ``skip_invalid`` decides what happens to invalid rows.
-    file
-        One of ``run.step_files``.
+        Where the files belong; its ``skip_invalid`` decides what happens to invalid rows.
+    files
+        Some of ``run.sound_files``, by step.
     columns
-        Columns wanted beside the key, ``prompt_id`` and ``correct``; those that this file lacks become NaN.
+        Columns wanted beside the key, ``prompt_id`` and ``correct``; those that a file lacks become NaN.
 
-    Returns
-    -------
+    Yields
+    ------
     GroupBatch
-        Possibly of no rows.
+        One per file, possibly of no rows.
 
     Raises
     ------
     RunFormatError
         A row is invalid (not with ``skip_invalid``).
     """
+    shown = tuple(dict.fromkeys(("correct", *columns)))
+    wanted = tuple(dict.fromkeys((*KEY, "prompt_id", *shown)))
+    together = _read_together(run, files, wanted)
+    for file in files if together is None else ():
+        frame = _read_alone(run, file, wanted)
+        yield from _split(frame, shown) if frame.height else [_nothing(file, shown)]
+    if together is not None:
+        yield from _split(together, shown)
+
+
+def _read_together(run: Run, files: Sequence[StepFile], wanted: Sequence[str]) -> pl.DataFrame | None:
+    """Read files whose rows keep every rule and stand in order; None when any does not."""
+    schemas = [{name: run.sound_files[file].get(name) for name in wanted} for file in files]
+    if any(schema != schemas[0] for schema in schemas[1:]):
+        return None
+    present = [name for name, dtype in schemas[0].items() if dtype is not None]
+    try:
+        scan = pl.scan_parquet([file.path for file in files], glob=False, extra_columns="ignore")
+        frame = scan.select(present).collect()
+    except (pl.exceptions.PolarsError, OSError):
+        return None
+    steps = frame["step"].to_numpy()
+    in_place = steps[_changes(steps)].tolist() == [file.step for file in files]
+    if not in_place or any(row_breaches(frame, ROLLOUTS)) or not _rises(frame):
+        return None
+    return frame
+
+
+def _read_alone(run: Run, file: StepFile, wanted: Sequence[str]) -> pl.DataFrame:
+    """Read one file's valid rows, sorted by group and without repeats."""
     schema = run.sound_files[file]
-    wanted = dict.fromkeys((*KEY, "prompt_id", "correct", *columns))
-    present = [name for name in wanted if name in schema]
-    frame = _sorted(run.read(file, present))
-    if not _samples_rise(frame):
-        frame = _sorted(run.without_repeats(file, frame, KEY))
-    series = {name: frame[name] for name in present if not (schema[name].is_numeric() or schema[name] == pl.Boolean)}
+    frame = run.read(file, [name for name in wanted if name in schema]).sort("group_id", maintain_order=True)
+    if not _rises(frame):
+        frame = run.without_repeats(file, frame, KEY)
+    return frame
+
+
+def _rises(frame: pl.DataFrame) -> bool:
+    """Tell whether groups rise within every step, and samples within every group: then no key repeats."""
+    step, group, sample = (np.diff(frame[name].to_numpy()) for name in KEY)
+    return bool(((step != 0) | (group >= 0)).all() and ((step != 0) | (group != 0) | (sample > 0)).all())
+
+
+def _changes(values: NDArray[Any]) -> IntArray:
+    """First position of each run of equal values."""
+    return np.flatnonzero(np.append(True, values[1:] != values[:-1])) if len(values) else np.zeros(0, np.int64)
+
+
+def _split(frame: pl.DataFrame, shown: Sequence[str]) -> Iterator[GroupBatch]:
+    """Cut sorted rows of some steps into one batch a step; the arrays are views."""
+    given = [name for name in shown if name in frame.columns]
+    series = {name: frame[name] for name in given if not _is_number(frame[name])}
     series["prompt_id"] = frame["prompt_id"].cast(pl.String)
-    values = {name: numbers(frame[name]) for name in present if name not in series}
-    values |= {name: np.full(frame.height, np.nan) for name in wanted if name not in present}
-    ids = frame["group_id"].to_numpy()
-    starts = np.flatnonzero(np.append(True, ids[1:] != ids[:-1])) if len(ids) else np.zeros(0, np.int64)
-    return GroupBatch(file.step, values, series, starts)
+    values = {name: numbers(frame[name]) for name in given if name not in series}
+    values |= {name: np.full(frame.height, np.nan) for name in shown if name not in frame.columns}
+    steps, groups = frame["step"].to_numpy(), frame["group_id"].to_numpy()
+    firsts = _changes(steps)
+    starts = np.union1d(firsts, _changes(groups))
+    for first, end in zip(firsts, np.append(firsts[1:], frame.height), strict=True):
+        yield GroupBatch(
+            int(steps[first]),
+            {name: array[first:end] for name, array in values.items()},
+            {name: one[first:end] for name, one in series.items()},
+            starts[(starts >= first) & (starts < end)] - first,
+        )
 
 
-def _sorted(frame: pl.DataFrame) -> pl.DataFrame:
-    return frame if frame["group_id"].is_sorted() else frame.sort("group_id", maintain_order=True)
+def _is_number(series: pl.Series) -> bool:
+    return series.dtype.is_numeric() or series.dtype in (pl.Boolean, pl.Null)
 
 
-def _samples_rise(frame: pl.DataFrame) -> bool:
-    """Tell whether samples rise within every group, which proves without a hash table that no key repeats."""
-    same_group = np.diff(frame["group_id"].to_numpy()) == 0
-    return bool((np.diff(frame["sample"].to_numpy())[same_group] > 0).all())
+def _nothing(file: StepFile, shown: Sequence[str]) -> GroupBatch:
+    return GroupBatch(file.step, {name: np.zeros(0) for name in shown}, {}, np.zeros(0, np.int64))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Final
 
-from entropy_lab.batches import GroupBatch, read_batch
+from entropy_lab.batches import GroupBatch, read_batches
 from entropy_lab.run import Run, StepFile
 from entropy_lab.table import Table
 
@@ -38,11 +39,21 @@ class Fold(ABC):
         return self.until is None or step < self.until
 
 
-def run_folds(run: Run, folds: Sequence[tuple[Fold, Iterable[str]]]) -> None:
+PORTION_BYTES: Final = 4_000_000
+PORTION_FILES: Final = 16
+"""Files are read together up to these sizes on disk: enough to spread the cost of a query, little in memory."""
+
+Need = tuple[Fold, Iterable[str]]
+"""A fold with the columns that it needs."""
+Portion = tuple[list[StepFile], list[Need]]
+"""Files that are read together, and the folds that want them."""
+
+
+def run_folds(run: Run, folds: Sequence[Need]) -> None:
     """Read the rollouts once and give every fold the steps it wants.
 
-    Only columns that some fold needs are read, one step at a time; the next step is read while this one is added up,
-    so that at most two steps are in memory.
+    Only columns that some fold needs are read, a few megabytes of files at a time; the next portion is read while this
+    one is added up, so that two portions are in memory, however long the run is.
 
     Parameters
     ----------
@@ -56,22 +67,37 @@ def run_folds(run: Run, folds: Sequence[tuple[Fold, Iterable[str]]]) -> None:
     RunFormatError
         A file or row is invalid (not with ``run.skip_invalid``).
     """
-    plan = [(file, wanting) for file in run.sound_files if (wanting := _wanting(folds, file))]
+    plan = list(_portions(run, folds))
     with ThreadPoolExecutor(max_workers=1) as reader:
-        ahead = [reader.submit(read_batch, run, *_order(plan[0]))] if plan else []
+        ahead = [reader.submit(_read, run, plan[0])] if plan else []
         for position, (_, wanting) in enumerate(plan):
-            batch = ahead.pop().result()
+            batches = ahead.pop().result()
             if position + 1 < len(plan):
-                ahead.append(reader.submit(read_batch, run, *_order(plan[position + 1])))
-            for fold, _ in wanting:
-                if batch.n_rollouts:
-                    fold.add(batch)
+                ahead.append(reader.submit(_read, run, plan[position + 1]))
+            for batch in batches:
+                for fold, _ in wanting:
+                    if batch.n_rollouts:
+                        fold.add(batch)
 
 
-def _wanting(folds: Sequence[tuple[Fold, Iterable[str]]], file: StepFile) -> list[tuple[Fold, Iterable[str]]]:
-    return [(fold, columns) for fold, columns in folds if fold.wants(file.step)]
+def _portions(run: Run, folds: Sequence[Need]) -> Iterator[Portion]:
+    """Cut the files into portions of some megabytes that the same folds want."""
+    files: list[StepFile] = []
+    size, wanting = 0, list[Need]()
+    for file in run.sound_files:
+        here = [(fold, columns) for fold, columns in folds if fold.wants(file.step)]
+        n_bytes = file.path.stat().st_size
+        if files and (here != wanting or size + n_bytes > PORTION_BYTES or len(files) == PORTION_FILES):
+            yield files, wanting
+            files, size = [], 0
+        if here:
+            files.append(file)
+            size += n_bytes
+        wanting = here
+    if files:
+        yield files, wanting
 
 
-def _order(item: tuple[StepFile, list[tuple[Fold, Iterable[str]]]]) -> tuple[StepFile, list[str]]:
-    file, wanting = item
-    return file, [column for _, columns in wanting for column in columns]
+def _read(run: Run, portion: Portion) -> list[GroupBatch]:
+    files, wanting = portion
+    return list(read_batches(run, files, [column for _, columns in wanting for column in columns]))

@@ -115,7 +115,7 @@ def numbers(series: pl.Series) -> NDArray[np.float64]:
     return series.to_numpy().astype(np.float64)  # ten times as fast as a cast in polars
 
 
-def row_breaches(frame: pl.DataFrame, columns: Mapping[str, Column], step: int) -> Iterator[Breach]:
+def row_breaches(frame: pl.DataFrame, columns: Mapping[str, Column], step: int | None = None) -> Iterator[Breach]:
     """Yield the rules that rows of one file break, each with the mask of its rows.
 
     Parameters
@@ -125,7 +125,7 @@ def row_breaches(frame: pl.DataFrame, columns: Mapping[str, Column], step: int) 
     columns
         The table's schema.
     step
-        The step that the file's name states.
+        The step that the file's name states; None when the rows are of several files.
 
     Yields
     ------
@@ -144,7 +144,7 @@ def row_breaches(frame: pl.DataFrame, columns: Mapping[str, Column], step: int) 
             yield from _float_breaches(frame, name)
         elif name in ("n_tokens", "sample", "epoch") and (series < 0).any():
             yield _breach(frame, (series < 0).fill_null(False).to_numpy(), name, "0 or more")
-    if (frame["step"] != step).any():
+    if step is not None and (frame["step"] != step).any():
         other = (frame["step"] != step).fill_null(False).to_numpy()
         yield _breach(frame, other, "step", f"{step}, as the file's name says: a file holds one step")
 

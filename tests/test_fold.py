@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 
 import entropy_lab as el
-from entropy_lab import recipes
+from entropy_lab import batches, fold, recipes
 from entropy_lab.analysis import analyze_all
-from entropy_lab.run import StepFile
 
 
 @pytest.fixture
@@ -34,11 +33,16 @@ def run(tmp_path):
 
 @pytest.fixture
 def reads(monkeypatch):
+    """Steps and columns of every read, in order."""
     seen = []
-    read = StepFile.read
-    monkeypatch.setattr(
-        StepFile, "read", lambda self, columns: seen.append((self.step, set(columns))) or read(self, columns)
-    )
+    together = batches._read_together
+
+    def note(run, files, wanted):
+        frame = together(run, files, wanted)
+        seen.extend((file.step, set(frame.columns)) for file in files)
+        return frame
+
+    monkeypatch.setattr(batches, "_read_together", note)
     return seen
 
 
@@ -53,6 +57,33 @@ def test_one_analysis_reads_only_its_columns(run, reads):
     el.analyze(run, "solve_rates")
     key = {"step", "group_id", "sample", "prompt_id"}
     assert reads[0][1] == key | {"correct", "epoch"}
+
+
+def test_files_in_portions_or_alone_give_the_same(run, monkeypatch):
+    whole = analyze_all(el.open_run(run)).tables
+    monkeypatch.setattr(fold, "PORTION_FILES", 2)
+    portions = analyze_all(el.open_run(run)).tables
+    monkeypatch.setattr(batches, "_read_together", lambda *_: None)
+    alone = analyze_all(el.open_run(run)).tables
+    for name, table in whole.items():
+        assert table.frame.equals(portions[name].frame), name
+        assert table.frame.equals(alone[name].frame), name
+
+
+def test_files_of_different_types_and_columns_are_read(run):
+    import polars as pl
+
+    before = analyze_all(el.open_run(run)).tables
+    file = run / "rollouts/step-000002.parquet"
+    pl.read_parquet(file).with_columns(pl.col("logp").cast(pl.Float64), pl.col("step").cast(pl.Int64)).write_parquet(
+        file
+    )
+    after = analyze_all(el.open_run(run)).tables
+    assert all(table.frame.equals(after[name].frame) for name, table in before.items())
+    pl.read_parquet(file).drop("advantage").write_parquet(file)
+    partial = analyze_all(el.open_run(run)).tables
+    assert partial["entropy"].frame.equals(before["entropy"].frame)
+    assert partial["advantages"].frame["n_groups"].sum() == before["advantages"].frame["n_groups"].sum() - 12
 
 
 def test_steps_that_nobody_wants_are_not_read(run, reads):

@@ -21,7 +21,7 @@ HEAVY = ("torch", "transformers", "vllm", "matplotlib", "seaborn")
 FLOORS = {
     **dict.fromkeys(("errors",), 0),
     **dict.fromkeys(("schema", "files", "advantages", "tasks"), 1),
-    **dict.fromkeys(("bootstrap", "covariance", "solve_rates", "pass_at_k", "validation"), 2),
+    **dict.fromkeys(("bootstrap", "covariance", "means", "solve_rates", "pass_at_k", "validation"), 2),
     **dict.fromkeys(("run", "writer", "table", "consistency"), 3),
     **dict.fromkeys(("batches", "fold", "study", "rl", "readers", "integrations"), 4),
     **dict.fromkeys(("recipes",), 5),
