@@ -376,7 +376,7 @@ def test_what_changes_the_loss_is_part_of_the_method(tmp_path):
     estimator = advantages.get("grpo")
     assert GRPO.method_of(plain, estimator)["label"] == "GRPO"
     method = GRPO.method_of(changed, estimator)
-    assert method["label"] == "GRPO + clip high 0.28 + entropy coef 0.1"
+    assert method["label"] == "GRPO + clip high 0.28 + entropy bonus 0.1"
     assert method["params"] == {**estimator.params, "clip_high": 0.28, "entropy_coef": 0.1}
     assert family(method["label"], method["name"], method["params"]) == "grpo+clip_higher+entropy_bonus"
 

@@ -48,7 +48,12 @@ _POSITIVE: Final = (
     *("temperature", "max_new_tokens", "eval_problems", "threads"),
 )
 # Settings of the loss that make another method of the same estimator.
-_LOSS: Final = ("clip_low", "clip_high", "aggregation", "entropy_coef")
+_LOSS: Final = {
+    "clip_low": "clip low",
+    "clip_high": "clip high",
+    "aggregation": "aggregation",
+    "entropy_coef": "entropy bonus",
+}
 _NOT_NEGATIVE: Final = ("data_seed", "warm_start_seed", "lr_rise", "eval_every", "eval_samples", "seed")
 
 
@@ -206,7 +211,7 @@ class Setup:
 def method_of(config: Config, estimator: Estimator) -> dict[str, Any]:
     """Name the method: the estimator, and what was changed in the loss beside it."""
     changed = {name: getattr(config, name) for name in _LOSS if getattr(config, name) != getattr(Config, name)}
-    spoken = [estimator.label, *(f"{name.replace('_', ' ')} {value}" for name, value in changed.items())]
+    spoken = [estimator.label, *(f"{_LOSS[name]} {value}" for name, value in changed.items())]
     params = {**estimator.params, **changed}
     return {"name": estimator.name, "params": params, "label": config.label or " + ".join(spoken)}
 
