@@ -39,7 +39,7 @@ class _Entropy(Fold):
     def __init__(self, n_boot: int, confidence: float, seed: int) -> None:
         self.n_boot, self.confidence, self.seed = n_boot, confidence, seed
         self.rows: list[tuple[float, ...]] = []
-        self.counts = np.zeros((n_boot, 0))
+        self.counts = np.zeros((0, 0))
 
     def add(self, batch: GroupBatch) -> None:
         """Sum entropy and tokens of the step, per prompt for the interval."""

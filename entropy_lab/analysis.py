@@ -6,8 +6,8 @@ import inspect
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from types import ModuleType, NoneType, UnionType
+from typing import Any, get_args, get_type_hints
 
 from entropy_lab import recipes
 from entropy_lab.errors import MissingColumnError, ParameterError, RunFormatError, UnknownNameError
@@ -130,10 +130,25 @@ def _columns(module: ModuleType) -> tuple[str, ...]:
 
 
 def _checked(name: str, module: ModuleType, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Hold parameters to the names and types of the recipe's own ``analyze``."""
     known = list(inspect.signature(module.analyze).parameters)[1:]
-    for key in parameters:
+    hints = get_type_hints(module.analyze)
+    for key, value in parameters.items():
         if key not in known:
             raise ParameterError(
                 f"{name}.{key}", "is not a parameter", f"one of {', '.join(known)}" if known else "none"
             )
+        if key in hints and not _fits(value, hints[key]):
+            allowed = str(hints[key]) if get_args(hints[key]) else hints[key].__name__
+            raise ParameterError(f"{name}.{key}", f"is {value!r}", allowed.replace("None", "null"))
     return parameters
+
+
+def _fits(value: object, hint: Any) -> bool:  # noqa: ANN401 - a type hint
+    """Tell whether a value is of a plain type, or of one of a union; other hints are taken on trust."""
+    options = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+    if not all(option in (bool, int, float, str, NoneType) for option in options):
+        return True
+    if isinstance(value, bool):
+        return bool in options
+    return isinstance(value, options) or (isinstance(value, int) and float in options)

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from entropy_lab.errors import ParameterError
+
 FloatArray = NDArray[np.float64]
 _CELLS = 250_000
 """Counts drawn at a time: 2 MB, which stays in a core's cache (4 million took five times as long)."""
@@ -32,6 +34,11 @@ def resample_counts(n: int, n_boot: int, rng: np.random.Generator) -> FloatArray
     numpy.ndarray
         Shape (n_boot, n), whole numbers as float64; each row sums to ``n``.
 
+    Raises
+    ------
+    ParameterError
+        ``n_boot`` is below 1.
+
     References
     ----------
     Efron (1979), "Bootstrap methods: another look at the jackknife".
@@ -41,6 +48,8 @@ def resample_counts(n: int, n_boot: int, rng: np.random.Generator) -> FloatArray
     >>> resample_counts(5, 3, np.random.default_rng(0)).sum(axis=1)
     array([5., 5., 5.])
     """
+    if n_boot < 1:
+        raise ParameterError("n_boot", f"is {n_boot}", "1 or more resamples")
     draws = rng.integers(0, max(n, 1), size=(n_boot, n))
     cells = (draws + n * np.arange(n_boot)[:, None]).ravel()
     return np.bincount(cells, minlength=n_boot * n).reshape(n_boot, n).astype(np.float64)
@@ -69,13 +78,12 @@ def resampled_sums(values: FloatArray, n_boot: int, rng: np.random.Generator) ->
     array([[4.],
            [4.]])
     """
-    parts = [counts @ values for counts in _counts_in_parts(len(values), n_boot, rng)]
-    return np.concatenate(parts) if parts else np.zeros((0, values.shape[1]))
+    return np.concatenate([counts @ values for counts in _counts_in_parts(len(values), n_boot, rng)])
 
 
 def _counts_in_parts(n: int, n_boot: int, rng: np.random.Generator) -> Iterator[FloatArray]:
     size = max(1, _CELLS // max(n, 1))
-    for done in range(0, n_boot, size):
+    for done in range(0, max(n_boot, 1), size):  # resample_counts refuses less than 1
         yield resample_counts(n, min(size, n_boot - done), rng)
 
 
@@ -94,12 +102,19 @@ def percentile_interval(replicates: FloatArray, confidence: float = 0.95) -> tup
     tuple of numpy.ndarray
         Lower and upper bounds, shape (columns,); NaN where no resample has the statistic.
 
+    Raises
+    ------
+    ParameterError
+        ``confidence`` is outside (0, 1).
+
     Examples
     --------
     >>> low, high = percentile_interval(np.arange(101.0), 0.5)
     >>> float(low), float(high)
     (25.0, 75.0)
     """
+    if not 0 < confidence < 1:
+        raise ParameterError("confidence", f"is {confidence}", "between 0 and 1, both excluded")
     tail = 50 * (1 - confidence)
     if np.isnan(replicates).any():
         exists = ~np.isnan(replicates).all(axis=0)

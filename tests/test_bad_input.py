@@ -250,6 +250,13 @@ def test_a_read_only_run_is_refused_and_left_alone(run, tmp_path, capsys):
         (["--param", "first_steps=3"], "ANALYSIS.NAME=VALUE"),
         (["--param", "covariance.ddof=3"], "0 or 1"),
         (["--param", "solve_rates.by=week"], "epoch"),
+        (["--param", "covariance.first_steps=x"], "int | null"),
+        (["--param", "entropy.n_boot=1.5"], "entropy.n_boot: is 1.5; int"),
+        (["--param", "entropy.n_boot=0"], "1 or more"),
+        (["--param", "entropy.n_boot=-1"], "1 or more"),
+        (["--param", "covariance.n_boot=-1"], "1 or more"),
+        (["--param", "covariance.confidence=1"], "between 0 and 1"),
+        (["--param", "covariance.bins=true"], "int | null"),
         (["validation"], "evals.benchmark"),
     ],
 )

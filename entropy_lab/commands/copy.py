@@ -12,9 +12,10 @@ def run(command: Copy) -> None:
     """Copy, and say how the copy is used."""
     file = recipes.copy(command.recipe, command.target)
     kind = command.recipe.partition("/")[0]
+    path = file if file.is_absolute() else f"./{file}"
     use = {
-        "analyses": f"entropy-lab analyze RUN ./{file}",
-        "figures": f"entropy-lab figures STUDY ./{file}",
-        "trainers": f"entropy-lab train ./{file} --out RUN",
+        "analyses": f"entropy-lab analyze RUN {path}",
+        "figures": f"entropy-lab figures STUDY {path}",
+        "trainers": f"entropy-lab train {path} --out RUN",
     }[kind]
     sys.stdout.write(f"{file}\nuse it: {use}\n")
