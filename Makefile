@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test check lint types docs wheel test-lowest bench clean
+.PHONY: help demo test check lint types docs wheel test-lowest fuzz bench clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -44,6 +44,9 @@ wheel: .venv/dev  ## build the wheel, install it alone, use it from a folder tha
 
 test-lowest:  ## run the core tests on the lowest versions that pyproject.toml allows
 	PYTHON=$(PYTHON) bash .ci/lowest
+
+fuzz: .venv/dev  ## damage run files at random: success or one line, never a traceback
+	RUST_BACKTRACE=0 $(BIN)/python tests/fuzz_damaged_files.py 2> .venv/fuzz.log
 
 bench: .venv/dev  ## measure analyze beside DuckDB and pandas
 	$(BIN)/python benchmarks/group_table.py

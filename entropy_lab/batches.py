@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from entropy_lab.run import Run, StepFile
+from entropy_lab.run import UNREADABLE, Run, StepFile
 from entropy_lab.schema import ROLLOUTS
 from entropy_lab.validation import KEY, numbers, row_breaches
 
@@ -157,7 +157,7 @@ def _read_together(run: Run, files: Sequence[StepFile], wanted: Sequence[str]) -
     try:
         scan = pl.scan_parquet([file.path for file in files], glob=False, extra_columns="ignore")
         frame = scan.select(present).collect()
-    except (pl.exceptions.PolarsError, OSError):
+    except UNREADABLE:
         return None
     steps = frame["step"].to_numpy()
     in_place = steps[_changes(steps)].tolist() == [file.step for file in files]
@@ -177,8 +177,10 @@ def _read_alone(run: Run, file: StepFile, wanted: Sequence[str]) -> pl.DataFrame
 
 def _rises(frame: pl.DataFrame) -> bool:
     """Tell whether groups rise within every step, and samples within every group: then no key repeats."""
-    step, group, sample = (np.diff(frame[name].to_numpy()) for name in KEY)
-    return bool(((step != 0) | (group >= 0)).all() and ((step != 0) | (group != 0) | (sample > 0)).all())
+    columns = [frame[name].to_numpy() for name in KEY]
+    # Comparisons, not differences: those of unsigned integers never fall below zero.
+    (new_step, _), (new_group, group_up), (_, sample_up) = ((x[1:] != x[:-1], x[1:] > x[:-1]) for x in columns)
+    return bool((new_step | ~new_group | group_up).all() and (new_step | new_group | sample_up).all())
 
 
 def _changes(values: NDArray[Any]) -> IntArray:

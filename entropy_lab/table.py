@@ -137,7 +137,7 @@ class Table:
             values = dict(pl.read_parquet_metadata(path))
             frame = pl.read_parquet(path, glob=False)
             name, units = values.pop("name"), json.loads(values.pop("units"))
-        except (pl.exceptions.PolarsError, OSError, KeyError, ValueError) as error:
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, KeyError, ValueError) as error:
             wrong = f"cannot be read as an entropy-lab table ({type(error).__name__})"
             raise RunFormatError(str(path), wrong, hint="delete it and run `entropy-lab analyze` again") from error
         kept = {key: value for key, value in values.items() if key not in ("entropy-lab", "ARROW:schema")}

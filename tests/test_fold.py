@@ -117,6 +117,25 @@ def test_the_order_of_rows_does_not_matter(run):
         )
 
 
+def test_unsigned_keys_are_sorted_and_checked_too(run):
+    import polars as pl
+
+    from entropy_lab.errors import RunFormatError
+
+    before = analyze_all(el.open_run(run)).tables
+    file = run / "rollouts/step-000001.parquet"
+    frame = pl.read_parquet(file).cast({"group_id": pl.UInt32, "sample": pl.UInt16})
+    frame.reverse().write_parquet(file)
+    after = analyze_all(el.open_run(run)).tables
+    for name, table in before.items():
+        np.testing.assert_allclose(
+            after[name].frame.to_numpy().astype(float), table.frame.to_numpy().astype(float), rtol=1e-9
+        )
+    pl.concat([frame.reverse(), frame[3:4]]).write_parquet(file)
+    with pytest.raises(RunFormatError, match="repeats"):
+        analyze_all(el.open_run(run))
+
+
 def test_intervals_are_the_seeds(run):
     first, again, other = (el.analyze(run, "entropy", seed=seed).frame["ci_low"].to_list() for seed in (0, 0, 1))
     assert first == again != other
