@@ -11,8 +11,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from entropy_lab.run import UNREADABLE, Run, StepFile
+from entropy_lab.run import Run
 from entropy_lab.schema import ROLLOUTS
+from entropy_lab.step_files import UNREADABLE, StepFile
 from entropy_lab.validation import KEY, numbers, row_breaches
 
 FloatArray = NDArray[np.float64]

@@ -7,7 +7,8 @@ from typing import Final
 
 import polars as pl
 
-from entropy_lab.run import Run, StepFile
+from entropy_lab.run import Run
+from entropy_lab.step_files import StepFile
 
 TOLERANCE: Final = 1e-3
 """Relative difference beyond which two recordings of the same float32 quantity disagree."""

@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from entropy_lab.batches import GroupBatch, read_batches
-from entropy_lab.run import Run, StepFile
+from entropy_lab.run import Run
+from entropy_lab.step_files import StepFile
 from entropy_lab.table import Table
 
 

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import json
-import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import polars as pl
 
 from entropy_lab.errors import RunFormatError, RunNotFoundError
 from entropy_lab.schema import EVALS, FORMAT, ROLLOUTS, SUPPORTED_VERSIONS, Column
+from entropy_lab.step_files import StepFile, step_files
 from entropy_lab.validation import (
     CHECK,
     EVAL_KEY,
@@ -26,59 +26,9 @@ from entropy_lab.validation import (
     schema_breaches,
 )
 
-UNREADABLE: Final = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
-"""What reading a damaged Parquet file raises; fuzzing shows polars to panic at one file in a hundred."""
-
-_STEP_FILE: Final = re.compile(r"step-(\d+)\.parquet")
-
 
 class RunWarning(UserWarning):
     """Something in a run that a reader should know, and that does not stop the analysis."""
-
-
-@dataclass(frozen=True)
-class StepFile:
-    """One step's Parquet file: which step, where, and its schema's table."""
-
-    step: int
-    path: Path
-    label: str
-
-    def schema(self) -> Mapping[str, pl.DataType]:
-        """Read the file's columns and types from its footer.
-
-        Raises
-        ------
-        RunFormatError
-            The file is not whole.
-        """
-        try:
-            return pl.read_parquet_schema(self.path)
-        except UNREADABLE as error:
-            raise self._damaged(error) from error
-
-    def n_rows(self) -> int:
-        """Count the file's rows from its footer."""
-        rows: int = pl.scan_parquet(self.path, glob=False).select(pl.len()).collect().item()
-        return rows
-
-    def read(self, columns: list[str]) -> pl.DataFrame:
-        """Read some columns of the file.
-
-        Raises
-        ------
-        RunFormatError
-            The file is damaged.
-        """
-        try:
-            return pl.read_parquet(self.path, columns=columns, glob=False)
-        except UNREADABLE as error:
-            raise self._damaged(error) from error
-
-    def _damaged(self, error: BaseException) -> RunFormatError:
-        said = str(error).splitlines()[0] if str(error) else type(error).__name__
-        allowed, hint = "a whole Parquet file", "write it again, or --skip-invalid analyses the rest"
-        return RunFormatError(self.label, f"cannot be read ({said})", allowed, hint)
 
 
 @dataclass(frozen=True)
@@ -136,12 +86,12 @@ class Run:
     @cached_property
     def step_files(self) -> tuple[StepFile, ...]:
         """Files of ``rollouts/``, by step."""
-        return _step_files(self.path, "rollouts")
+        return step_files(self.path, "rollouts")
 
     @cached_property
     def eval_files(self) -> tuple[StepFile, ...]:
         """Files of ``evals/``, by step."""
-        return _step_files(self.path, "evals")
+        return step_files(self.path, "evals")
 
     @cached_property
     def sound_files(self) -> Mapping[StepFile, Mapping[str, pl.DataType]]:
@@ -334,14 +284,3 @@ def _read_info(path: Path) -> Mapping[str, Any]:
         hint = "upgrade entropy-lab, or write the run anew"
         raise RunFormatError(str(path), f"version is {info.get('version')!r}", f"supported: {supported}", hint)
     return info
-
-
-def _step_files(run: Path, folder: str) -> tuple[StepFile, ...]:
-    files: dict[int, StepFile] = {}
-    for path in sorted((run / folder).glob("step-*.parquet")):
-        if match := _STEP_FILE.fullmatch(path.name):
-            step, label = int(match[1]), str(path)
-            if step in files:
-                raise RunFormatError(label, f"step {step} is in {files[step].label} too", "one file a step")
-            files[step] = StepFile(step, path, label)
-    return tuple(files[step] for step in sorted(files))

@@ -22,7 +22,7 @@ FLOORS = {
     **dict.fromkeys(("errors",), 0),
     **dict.fromkeys(("schema", "files", "advantages", "tasks"), 1),
     **dict.fromkeys(("bootstrap", "covariance", "means", "solve_rates", "pass_at_k", "validation"), 2),
-    **dict.fromkeys(("run", "writer", "table", "consistency"), 3),
+    **dict.fromkeys(("step_files", "run", "writer", "table", "consistency"), 3),
     **dict.fromkeys(("batches", "fold", "study", "rl", "readers", "integrations"), 4),
     **dict.fromkeys(("recipes",), 5),
     **dict.fromkeys(("plots",), 6),
