@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from entropy_lab import recipes
 from entropy_lab.analysis import analyze_all
 from entropy_lab.errors import RunFormatError
+from entropy_lab.files import replacing
 from entropy_lab.plots.panels import collect
 from entropy_lab.plots.series import RunTables
 from entropy_lab.run import Run
@@ -133,7 +134,7 @@ def draw_all(runs: Sequence[RunTables], names: Iterable[str], folder: Path) -> t
     names
         Figures; default those that apply: a figure that compares methods needs two.
     folder
-        Where the pictures go, each as PNG and PDF.
+        Where the pictures go, each as PNG and PDF; a figure that has ``to_markdown`` is written as Markdown, too.
 
     Returns
     -------
@@ -159,7 +160,12 @@ def draw_all(runs: Sequence[RunTables], names: Iterable[str], folder: Path) -> t
         table = _collected(module, name, runs)
         if len(table):
             tables[Path(name).stem] = table
-            files += save(module.draw(table), folder / Path(name).stem)
+            stem = folder / Path(name).stem
+            files += save(module.draw(table), stem)
+            if hasattr(module, "to_markdown"):
+                with replacing(stem.with_suffix(".md")) as temporary:
+                    temporary.write_text(module.to_markdown(table), encoding="utf-8")
+                files.append(stem.with_suffix(".md"))
     return files, tables
 
 

@@ -113,6 +113,7 @@ def test_figures_of_a_study(study, tmp_path, capsys):
     assert {path.stem for path in (tmp_path / "figures").glob("*.png")} == {f"figure{i}" for i in range(1, 6)} | {
         "table1"
     }
+    assert "| GRPO |" in (tmp_path / "figures/table1.md").read_text()
     rows = el.Table.read(tmp_path / "tables/figure4.parquet").frame
     means = rows.filter((pl.col("panel") == "a") & (pl.col("series") == "GRPO")).sort("x")
     by_hand = [el.analyze(study / "runs" / f"grpo-seed{s}", "entropy").frame["entropy"].to_numpy() for s in (0, 1)]
