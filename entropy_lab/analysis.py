@@ -98,8 +98,7 @@ def analyze_all(run: Run, names: Iterable[str] = (), parameters: Parameters | No
     modules = {name: recipes.load("analyses", name) for name in names}
     calls = {name: _checked(name, module, parameters.get(name, {})) for name, module in modules.items()}
     if not run.step_files and not run.eval_files:
-        allowed = "rollouts/step-000000.parquet, … as docs/run-format.md says"
-        raise RunFormatError(str(run.path), "holds no rollouts and no validation passes", allowed)
+        require_content(run)
     missing: dict[str, tuple[str, ...]] = {}
     started: dict[str, Table | Fold] = {}
     for name, module in modules.items():
@@ -110,7 +109,24 @@ def analyze_all(run: Run, names: Iterable[str] = (), parameters: Parameters | No
     folds = {name: result for name, result in started.items() if isinstance(result, Fold)}
     run_folds(run, [(fold, _columns(modules[name])) for name, fold in folds.items()])
     tables = {name: result.table() if isinstance(result, Fold) else result for name, result in started.items()}
+    if not any(map(len, tables.values())):
+        require_content(run)
     return Results(tables, missing)
+
+
+def require_content(run: Run) -> None:
+    """Refuse a run without a single rollout or validation answer.
+
+    Raises
+    ------
+    RunFormatError
+        There is no step file, or none has a row.
+    """
+    files = [*run.sound_files, *run.sound_evals]
+    if not any(file.n_rows() for file in files) and not run.skipped:
+        allowed = "rollouts/step-000000.parquet, … as docs/run-format.md says"
+        wrong = "holds no rollouts and no validation passes"
+        raise RunFormatError(str(run.path), wrong + (f" ({len(files)} files without rows)" if files else ""), allowed)
 
 
 def missing_columns(run: Run, name: str) -> tuple[str, ...]:

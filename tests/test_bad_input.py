@@ -108,7 +108,15 @@ BAD_FILES = {
         "required column correct is missing",
     ),
 }
+
+
+def empty_files(run):
+    for step in range(3):
+        change(run, lambda frame: frame.clear(), step)
+
+
 BAD_RUNS = {
+    "files without rows": (empty_files, "run", "3 files without rows"),
     "no rollouts": (remove_files, "run", "no rollouts"),
     "run.json that is not JSON": (lambda run: (run / "run.json").write_text("{"), "run.json", "not JSON"),
     "run.json that is a list": (lambda run: (run / "run.json").write_text("[]"), "run.json", "list"),

@@ -7,7 +7,7 @@ import sys
 from rich.table import Table as Listing
 
 from entropy_lab import recipes
-from entropy_lab.analysis import missing_columns
+from entropy_lab.analysis import missing_columns, require_content
 from entropy_lab.cli import Check
 from entropy_lab.commands.terminal import console
 from entropy_lab.consistency import disagreements
@@ -21,9 +21,7 @@ def run(command: Check) -> None:
     """Read every row once, print what was found, and exit with 2 when something is invalid."""
     opened = open_run(command.run, skip_invalid=True)
     _ = opened.info
-    if not opened.step_files and not opened.eval_files:
-        allowed = "rollouts/step-000000.parquet, … as docs/run-format.md says"
-        raise RunFormatError(str(command.run), "holds no rollouts and no validation passes", allowed)
+    require_content(opened)
     n_rows = _read_all(opened)
     warnings = [line for file in opened.sound_files for line in disagreements(opened, file)]
     screen = console()
