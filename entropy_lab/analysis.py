@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any, get_args, get_type_hints
 from entropy_lab import recipes
 from entropy_lab.errors import MissingColumnError, ParameterError, RunFormatError, UnknownNameError
 from entropy_lab.fold import Fold, run_folds
-from entropy_lab.run import Run, open_run
+from entropy_lab.run import Run, RunWarning, open_run
 from entropy_lab.table import Table
 
 Parameters = Mapping[str, Mapping[str, Any]]
@@ -107,11 +108,23 @@ def analyze_all(run: Run, names: Iterable[str] = (), parameters: Parameters | No
         except MissingColumnError as error:
             missing[name] = error.columns
     folds = {name: result for name, result in started.items() if isinstance(result, Fold)}
+    _warn_of_gaps(run, {column for name in folds for column in _columns(modules[name])})
     run_folds(run, [(fold, _columns(modules[name])) for name, fold in folds.items()])
     tables = {name: result.table() if isinstance(result, Fold) else result for name, result in started.items()}
     if not any(map(len, tables.values())):
         require_content(run)
     return Results(tables, missing)
+
+
+def _warn_of_gaps(run: Run, columns: Iterable[str]) -> None:
+    """Say which columns only some files have: the others' rows take no part in what needs them."""
+    for column in sorted(columns):
+        without = [file.label for file, schema in run.sound_files.items() if column not in schema]
+        if column in run.columns and without:
+            named = without[0] + (", …" if without[1:] else "")
+            count = f"{len(without)} of {len(run.sound_files)} files"
+            text = f"{column} is absent in {count} ({named}), whose rows are left out of what needs it"
+            warnings.warn(text, RunWarning, stacklevel=3)
 
 
 def require_content(run: Run) -> None:
@@ -129,13 +142,8 @@ def require_content(run: Run) -> None:
         raise RunFormatError(str(run.path), wrong + (f" ({len(files)} files without rows)" if files else ""), allowed)
 
 
-def missing_columns(run: Run, name: str) -> tuple[str, ...]:
-    """Name the columns that an analysis needs and the run did not record."""
-    return tuple(column for column in recipes.load("analyses", name).NEEDS if column not in run.columns)
-
-
 def _start(run: Run, name: str, module: ModuleType, parameters: Mapping[str, Any]) -> Table | Fold:
-    if missing := missing_columns(run, name):
+    if missing := [column for column in module.NEEDS if column not in run.columns]:
         raise MissingColumnError(name, missing)
     result: Table | Fold = module.analyze(run, **parameters)
     return result

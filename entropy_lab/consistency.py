@@ -9,6 +9,7 @@ import polars as pl
 
 from entropy_lab.run import Run
 from entropy_lab.step_files import StepFile
+from entropy_lab.validation import ROUNDING
 
 TOLERANCE: Final = 1e-3
 """Relative difference beyond which two recordings of the same float32 quantity disagree."""
@@ -21,7 +22,7 @@ def disagreements(run: Run, file: StepFile) -> Iterator[str]:
     """Name the disagreements between columns of one step's rollouts.
 
     ``group_accuracy`` against the mean of ``correct`` over the group; the lengths of token lists against ``n_tokens``;
-    the sums of token log-probabilities against ``logp`` and ``logp_after``.
+    the sums of token log-probabilities against ``logp`` and ``logp_after``, and their range.
 
     Parameters
     ----------
@@ -48,6 +49,11 @@ def disagreements(run: Run, file: StepFile) -> Iterator[str]:
     for name, total in _SUMS.items():
         if name in schema and total in schema:
             rules[f"{total} is not the sum of {name}"] = _differ(pl.col(name).list.sum(), pl.col(total))
+    for name in _SUMS:
+        if name in schema:
+            # max() passes over NaN, which a sum keeps.
+            outside = (pl.col(name).list.max() > ROUNDING) | pl.col(name).list.sum().is_nan()
+            rules[f"{name} holds a positive or NaN log-probability"] = outside
     for text, rule in rules.items():
         rows = frame.select(rule.fill_null(False).sum()).item()
         if rows:

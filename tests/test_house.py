@@ -154,6 +154,15 @@ def test_copy_gives_a_working_file_and_overwrites_nothing(run, tmp_path, monkeyp
         recipes.copy("analyses/solve_rates", tmp_path)
 
 
+def test_two_analyses_may_not_share_a_table(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    main(["copy", "analyses/solve_rates", "."])
+    with pytest.raises(SystemExit):
+        main(["analyze", "run", "solve_rates", "./solve_rates.py"])
+    assert "same table" in capsys.readouterr().err
+    assert not (run / "analysis").exists()
+
+
 @pytest.mark.parametrize("name", ["analysis/covariance", "covariance", "analyses/", "analyses/covarianc"])
 def test_copy_of_nothing_is_refused(tmp_path, name):
     with pytest.raises(UnknownNameError):

@@ -216,3 +216,28 @@ def test_check_reports_disagreement_without_refusing(writer, capsys):
     assert "token_ids has another length than n_tokens" in " ".join(output.split())
     assert "likelihood" in output
     assert "needs logp, logp_after" in " ".join(output.split())
+
+
+def test_check_says_what_analyze_then_skips(writer, capsys):
+    from entropy_lab.analysis import analyze_all
+    from entropy_lab.cli import main
+
+    writer.write_rollouts(0, MINIMUM)
+    main(["check", str(writer.path)])
+    lines = {line.split()[0]: " ".join(line.split()[1:]) for line in capsys.readouterr().out.splitlines() if line}
+    for name, columns in analyze_all(el.open_run(writer.path)).missing.items():
+        assert lines[name] == f"no: needs {', '.join(columns)}"
+    assert lines["solve_rates"] == "no: needs epoch"
+    assert lines["training"] == "yes, without n_tokens, truncated"
+
+
+@pytest.mark.parametrize("bad", [0.5, float("nan")])
+def test_check_reports_token_values_that_cannot_be(writer, capsys, bad):
+    from entropy_lab.cli import main
+
+    values = {**MINIMUM, "token_logp": [[-1.0], [-1.0, bad], [-1.0], []]}
+    writer.write_rollouts(0, values)
+    main(["check", str(writer.path)])
+    assert "token_logp holds a positive or NaN log-probability in 1 of 4 rows" in " ".join(
+        capsys.readouterr().out.split()
+    )

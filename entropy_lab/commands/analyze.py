@@ -18,6 +18,7 @@ from entropy_lab.summary import summarise
 
 def run(command: Analyze) -> None:
     """Analyse, write, and report."""
+    require_distinct(command.names)
     opened = open_run(command.run, skip_invalid=command.skip_invalid)
     _ = opened.info
     results = analyze_all(opened, command.names, parameters(command.param))
@@ -36,6 +37,22 @@ def run(command: Analyze) -> None:
         sys.stdout.write(json.dumps(summary, allow_nan=False) + "\n")
     else:
         show(summary, console())
+
+
+def require_distinct(names: tuple[str, ...]) -> None:
+    """Refuse two analyses whose tables would have the same file name.
+
+    Raises
+    ------
+    ParameterError
+        As ``covariance`` and ``./covariance.py``, asked for together.
+    """
+    stems: dict[str, str] = {}
+    for name in names:
+        other = stems.setdefault(Path(name).stem, name)
+        if other != name:
+            wrong = f"writes the same table as {other}, analysis/{Path(name).stem}.parquet"
+            raise ParameterError(name, wrong, "analyses of different names", "rename the file, or run them one by one")
 
 
 def parameters(words: tuple[str, ...]) -> dict[str, dict[str, Any]]:

@@ -7,7 +7,7 @@ import sys
 from rich.table import Table as Listing
 
 from entropy_lab import recipes
-from entropy_lab.analysis import missing_columns, require_content
+from entropy_lab.analysis import analyze_all, require_content
 from entropy_lab.cli import Check
 from entropy_lab.commands.terminal import console
 from entropy_lab.consistency import disagreements
@@ -23,7 +23,9 @@ def run(command: Check) -> None:
     _ = opened.info
     require_content(opened)
     n_rows = _read_all(opened)
-    warnings = [line for file in opened.sound_files for line in disagreements(opened, file)]
+    unreadable = {item.file for item in opened.skipped if item.rows is None}
+    readable = [file for file in opened.sound_files if file.label not in unreadable]
+    warnings = [line for file in readable for line in disagreements(opened, file)]
     screen = console()
     screen.print(f"{opened.name}: {len(opened.step_files)} steps, {n_rows:,} valid rollouts", _gaps(opened))
     screen.print(_abilities(opened))
@@ -34,8 +36,12 @@ def run(command: Check) -> None:
         sys.stderr.write(f"invalid: {item.file}: {rows}{item.why}\n")
     if opened.skipped:
         hint = f"entropy-lab analyze {command.run} --skip-invalid analyses the rest"
-        raise RunFormatError(str(command.run), f"breaks the run format in {len(opened.skipped)} places", "", hint)
+        raise RunFormatError(str(command.run), f"breaks the run format in {_places(len(opened.skipped))}", "", hint)
     screen.print("[green]valid[/]: every file keeps the run format")
+
+
+def _places(n: int) -> str:
+    return "1 place" if n == 1 else f"{n:,} places"
 
 
 def _read_all(opened: Run) -> int:
@@ -62,11 +68,11 @@ def _abilities(opened: Run) -> Listing:
     listing = Listing(box=None, show_header=False, pad_edge=False)
     listing.add_column(no_wrap=True, min_width=14)
     listing.add_column()
+    # Tried, not guessed: what an analysis needs may depend on its parameters.
+    missing = analyze_all(open_run(opened.path, skip_invalid=True)).missing
     for name in recipes.names("analyses"):
-        missing = missing_columns(opened, name)
-        listing.add_row(
-            name, f"[yellow]no[/]: needs {', '.join(missing)}" if missing else "[green]yes[/]" + _less(opened, name)
-        )
+        can = f"[yellow]no[/]: needs {', '.join(missing[name])}" if name in missing else "[green]yes[/]"
+        listing.add_row(name, can if name in missing else can + _less(opened, name))
     return listing
 
 
