@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test check lint types docs wheel test-lowest fuzz bench clean
+.PHONY: help demo test check lint types docs wheel test-lowest fuzz kill bench clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -47,6 +47,9 @@ test-lowest:  ## run the core tests on the lowest versions that pyproject.toml a
 
 fuzz: .venv/dev  ## damage run files at random: success or one line, never a traceback
 	RUST_BACKTRACE=0 $(BIN)/python tests/fuzz_damaged_files.py 2> .venv/fuzz.log
+
+kill: .venv/dev  ## kill a running study ten times: it ends as one that was left alone (minutes)
+	$(BIN)/python tests/kill_study.py
 
 bench: .venv/dev  ## measure analyze beside DuckDB and pandas
 	$(BIN)/python benchmarks/group_table.py

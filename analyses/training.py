@@ -9,6 +9,8 @@ from entropy_lab.table import Table
 NEEDS = ("reward", "correct")
 WANTS = ("n_tokens", "truncated")
 CLIPPED = ("clip_fraction_low", "clip_fraction_high")
+CHANGING = ("beta_pos", "beta_neg", "entropy_target")
+"""Columns of runs whose advantages change during training."""
 
 
 def analyze(run: Run) -> Fold:
@@ -23,7 +25,8 @@ def analyze(run: Run) -> Fold:
     -------
     Fold
         Its table has one row per step: step, reward, accuracy (over verified rollouts), mean_length (tokens),
-        truncated, clip_fraction_low, clip_fraction_high.
+        truncated, clip_fraction_low, clip_fraction_high; and, where the metrics have them, beta_pos, beta_neg and
+        entropy_target (nats/token) of advantages that change during training.
     """
     return _Training(run)
 
@@ -43,6 +46,7 @@ class _Training(Fold):
         names = ("step", "reward", "accuracy", "mean_length", "truncated")
         columns: dict[str, list[float | None]] = {name: [row[i] for row in self.rows] for i, name in enumerate(names)}
         metrics = {row["step"]: row for row in self.run.metrics().to_dicts() if "step" in row}
-        for name in CLIPPED:
+        logged = {name for row in metrics.values() for name in CHANGING if row.get(name) is not None}
+        for name in (*CLIPPED, *(name for name in CHANGING if name in logged)):
             columns[name] = [metrics.get(step, {}).get(name) for step in columns["step"]]
         return Table.of("training", columns)

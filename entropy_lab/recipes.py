@@ -136,8 +136,36 @@ def copy(recipe: str, target: Path) -> Path:
     kind, _, name = recipe.partition("/")
     name = name.removesuffix(".py")
     if kind not in KINDS or not name:
-        raise UnknownNameError(recipe, "is no recipe", f"KIND/NAME with KIND of {', '.join(KINDS)}", "entropy-lab list")
-    source = find(kind, name)
+        raise UnknownNameError(recipe, "is no recipe", f"KIND/NAME, KIND is {', '.join(KINDS)}", "entropy-lab list")
+    return copy_file(find(kind, name), target)
+
+
+def copy_file(source: Path, target: Path) -> Path:
+    """Copy a file to the user, over nothing.
+
+    Parameters
+    ----------
+    source
+        The file.
+    target
+        A folder, or the new file's path.
+
+    Returns
+    -------
+    Path
+        The new file.
+
+    Raises
+    ------
+    OutputError
+        The file exists already or cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> copy_file(find("figures", "figure1"), Path(tempfile.mkdtemp()) / "mine.py").name
+    'mine.py'
+    """
     file = target / source.name if target.is_dir() else target
     if file.exists():
         raise OutputError(str(file), "exists already", "a new file", "choose another name")

@@ -37,8 +37,8 @@ class RunWriter:
         ``{"name": …, "params": {…}}``; a ``"label"`` is what legends print.
     name
         Name of the run; default the directory's.
-    group_size, seed, model, task
-        What the run was, each optional.
+    group_size, seed, model, task, setting
+        What the run was, each optional; ``setting`` names what methods are compared on, where it is not the model.
     config
         The whole configuration, JSON values.
 
@@ -68,11 +68,12 @@ class RunWriter:
         seed: int | None = None,
         model: str | None = None,
         task: str | None = None,
+        setting: str | None = None,
         config: Mapping[str, Any] | None = None,
     ) -> None:
         self.path = Path(path)
         require_free(self.path)
-        facts = {"group_size": group_size, "seed": seed, "model": model, "task": task}
+        facts = {"group_size": group_size, "seed": seed, "model": model, "task": task, "setting": setting}
         self._write_info(
             {
                 "format": FORMAT,

@@ -61,6 +61,7 @@ def test_empty_batches_give_empty_advantages(name):
         ("w_reinforce", 0.1, -1),
         ("qae", 0, 0),
         ("a_grae", 0, 0),
+        ("token_asym_grpo", 0, 0),
         ("entropy_advantage", 0, 0),
     ],
 )
@@ -123,7 +124,7 @@ def test_an_advantage_that_overflows_is_an_error_and_not_an_infinity():
 def test_every_estimator_of_the_specification_is_registered():
     assert set(names()) == {
         *("reinforce", "grpo", "asym_grpo", "pos_only", "neg_only", "ent_decrease", "ent_increase", "dr_grpo", "rloo"),
-        *("pass_at_k", "psr", "nsr", "w_reinforce", "qae", "a_grae", "entropy_advantage"),
+        *("pass_at_k", "psr", "nsr", "w_reinforce", "qae", "a_grae", "token_asym_grpo", "entropy_advantage"),
     }
 
 
@@ -145,6 +146,7 @@ def test_every_estimator_of_the_specification_is_registered():
         ("w_reinforce", {"lam": 0.1}),
         ("qae", {"K": 0.4, "variant": "paper"}),
         ("a_grae", {"alpha": 1.0, "variant": "paper"}),
+        ("token_asym_grpo", {"beta_pos": 0.9, "beta_neg": 0.4, "share": 0.2}),
         ("entropy_advantage", {"alpha": 0.4, "kappa": 2.0, "base": "grpo"}),
     ],
 )
@@ -175,6 +177,7 @@ def test_labels_and_formulas_carry_the_parameters():
     assert "^0.7" in get("asym_grpo", beta_pos=0.7).formula
     assert "1e-06" in get("grpo", ddof=1, eps=1e-6).formula
     assert get("pass_at_k", k=2).label == "Pass@2"
+    assert get("token_asym_grpo", share=0.1).label == "AsymGRPO 0.9/0.4, top 10 % of tokens"
 
 
 def test_different_parameters_make_different_estimators():
@@ -234,6 +237,8 @@ def test_an_unknown_parameter_lists_those_that_exist(name):
         ("qae", {"variant": "Paper"}),
         ("a_grae", {"alpha": 0}),
         ("a_grae", {"alpha": 1.5}),
+        ("token_asym_grpo", {"beta_pos": 0}),
+        ("token_asym_grpo", {"share": 1.1}),
         ("entropy_advantage", {"kappa": 1}),
         ("entropy_advantage", {"alpha": -1}),
         ("entropy_advantage", {"base": "entropy_advantage"}),

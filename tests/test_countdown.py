@@ -15,6 +15,8 @@ from entropy_lab.tasks.countdown import Countdown, fewest_steps, held_out
 from entropy_lab.tasks.task import EOS, PAD, Problem, Vocabulary
 
 TASK = Countdown()
+SMALLER = Countdown(most_numbers=4)
+both_sizes = pytest.mark.parametrize("task", [TASK, SMALLER], ids=lambda task: task.name)
 APPLY = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul}
 
 
@@ -111,24 +113,28 @@ def test_a_truncated_solution_is_wrong():
 
 
 def test_verifier_refuses_a_foreign_prompt():
-    with pytest.raises(ParameterError, match="8128_>18:"):
+    with pytest.raises(ParameterError, match="812__>18:"):
         TASK.verify(Problem("x", "What is 2 + 2?", "4"), "2+2=4")
+    with pytest.raises(ParameterError, match="812_>18:"):
+        SMALLER.verify(TASK.problem((7, 2), 9), "7+2=9")
 
 
-def test_demonstrations_are_valid_varied_and_fit_the_response_limit():
-    drawn = TASK.demonstrations(np.random.default_rng(0), 2000)
-    assert all(TASK.verify(each.problem, each.completion) for each in drawn)
+@both_sizes
+def test_demonstrations_are_valid_varied_and_fit_the_response_limit(task):
+    drawn = task.demonstrations(np.random.default_rng(0), 2000)
+    assert all(task.verify(each.problem, each.completion) for each in drawn)
     assert {each.completion.count("=") for each in drawn} == {1, 2, 3}
-    assert {len(each.problem.prompt) for each in drawn} == {9}
+    assert {len(each.problem.prompt) for each in drawn} == {len(task.problem((7, 2), 9).prompt)}
     assert max(len(each.completion) for each in drawn) + 1 <= 26
     assert all(target not in numbers for numbers, target in (key(each.problem) for each in drawn))
 
 
-def test_no_benchmark_problem_occurs_in_training_or_warm_start():
+@both_sizes
+def test_no_benchmark_problem_occurs_in_training_or_warm_start(task):
     rng = np.random.default_rng(1)
-    seen = {key(problem) for problem in TASK.problems(rng, 3000)}
-    seen |= {key(each.problem) for each in TASK.demonstrations(rng, 10_000)}
-    asked = {key(problem) for problems in TASK.benchmarks(200).values() for problem in problems}
+    seen = {key(problem) for problem in task.problems(rng, 3000)}
+    seen |= {key(each.problem) for each in task.demonstrations(rng, 10_000)}
+    asked = {key(problem) for problems in task.benchmarks(200).values() for problem in problems}
     assert asked
     assert not asked & seen
     assert all(held_out(*each) for each in asked)
@@ -143,9 +149,11 @@ def test_about_one_problem_in_five_is_held_out():
     assert share == pytest.approx(0.2, abs=0.01)  # 16,170 keys: standard error .003
 
 
-def test_benchmarks_are_graded_distinct_and_the_same_at_every_call():
-    benchmarks = TASK.benchmarks(40)
-    assert benchmarks == Countdown().benchmarks(40)
+@both_sizes
+def test_benchmarks_are_graded_distinct_and_the_same_at_every_call(task):
+    benchmarks = task.benchmarks(40)
+    assert len(benchmarks) == 5
+    assert benchmarks == task.benchmarks(40)
     for name, problems in benchmarks.items():
         n_numbers, n_steps = map(int, name.removeprefix("countdown-").split("x"))
         assert len({key(problem) for problem in problems}) == len(problems) == 40
@@ -159,6 +167,13 @@ def test_benchmarks_are_graded_distinct_and_the_same_at_every_call():
 def test_a_larger_benchmark_begins_with_the_smaller_one():
     small, large = TASK.benchmarks(5), TASK.benchmarks(9)
     assert all(large[name][:5] == problems for name, problems in small.items())
+
+
+def test_the_sizes_share_their_held_out_problems():
+    ids = [{problem.id for problem in task.benchmarks(9)["countdown-4x2"]} for task in (TASK, SMALLER)]
+    assert ids[0] == ids[1]
+    with pytest.raises(ParameterError, match="most_numbers"):
+        Countdown(most_numbers=6)
 
 
 def test_training_problems_are_distinct_and_follow_the_generator():

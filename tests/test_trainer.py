@@ -77,7 +77,8 @@ def test_every_column_and_metric_is_recorded(run):
     assert set(rollouts(run).columns) == set(ROLLOUTS)
     assert rollouts(run).null_count().transpose().to_series().sum() == 0
     assert set(evals(run).columns) == set(EVALS)
-    assert all(set(METRICS) <= set(row) for row in metrics(run))
+    changing = {"beta_pos", "beta_neg", "entropy_smoothed", "entropy_target"}  # logged by what changes: test_modulation
+    assert all(set(METRICS) - changing <= set(row) for row in metrics(run))
     assert el.open_run(run).info["config"]["warm_start_steps"] == 120
 
 
@@ -282,7 +283,9 @@ def test_entropy_bonus_and_clip_range_reach_the_loss(tmp_path):
     ("changes", "message"),
     [
         ({"steps": 0}, "steps"),
-        ({"lr": 0.0}, "lr"),
+        ({"lr": -1e-4}, "lr"),
+        ({"increments_every": 0}, "increments_every"),
+        ({"old_logp": "engine"}, "sampler"),
         ({"lr": float("inf")}, "lr"),
         ({"temperature": -1.0}, "temperature"),
         ({"seed": -1}, "seed"),
@@ -333,15 +336,52 @@ def test_the_command_line_explains_every_setting(capsys):
     assert all(f"--{each.name.replace('_', '-')}" in shown for each in fields(GRPO.Config) if each.name != "model")
 
 
+def test_a_learning_rate_of_0_measures_the_base_policy(tmp_path):
+    run = el.open_run(GRPO.main(config(tmp_path / "run", steps=1, lr=0.0, eval_every=1, setting="small")))
+    assert run.method["name"] == "base"
+    assert run.info["setting"] == "small"
+    assert "out" not in run.info["config"]
+    rows = rollouts(run.path)
+    assert rows["logp"].to_list() == pytest.approx(rows["logp_after"].to_list(), abs=1e-5)
+
+
+def test_the_sampler_tells_what_the_trainer_finds(tmp_path):
+    """The embedded engine runs the trainer's weights: both passes see one policy, but for rounding."""
+    told, found = (rollouts(GRPO.main(config(tmp_path / who, steps=1, old_logp=who))) for who in ("sampler", "trainer"))
+    assert told["token_ids"].equals(found["token_ids"])
+    for name in ("logp", "entropy"):
+        assert told[name].to_list() == pytest.approx(found[name].to_list(), abs=1e-4)
+    assert told["logp"].equals(told["sampler_logp"])
+
+
+def test_increments_are_measured_as_often_as_asked(tmp_path):
+    run = GRPO.main(config(tmp_path / "run", steps=3, increments_every=2))
+    rows = rollouts(run)
+    for name in ("logp_after", "token_logp_after"):
+        assert set(rows.filter(pl.col(name).is_not_null())["step"].unique()) == {0, 2}
+    table = el.analyze(run, "likelihood").frame
+    assert ((table["n_correct"] + table["n_wrong"]) > 0).to_list() == [True, False, True]
+
+
+def test_samples_are_taken_as_often_as_asked(tmp_path):
+    settings = {"steps": 4, "eval_every": 1, "eval_samples": 1, "eval_samples_every": 2}
+    passes = evals(GRPO.main(config(tmp_path / "run", **settings))).filter(~pl.col("greedy"))
+    assert sorted(passes["step"].unique()) == [0, 2, 3]
+    passes = evals(GRPO.main(config(tmp_path / "last", **{**settings, "eval_samples_every": 0}))).filter(
+        ~pl.col("greedy")
+    )
+    assert passes["step"].unique().to_list() == [3]
+
+
 def test_what_changes_the_loss_is_part_of_the_method(tmp_path):
     plain, changed = (
         GRPO.Config(out=tmp_path, **settings) for settings in ({}, {"clip_high": 0.28, "entropy_coef": 0.1})
     )
-    estimator = advantages.get("grpo")
-    assert GRPO.method_of(plain, estimator)["label"] == "GRPO"
-    method = GRPO.method_of(changed, estimator)
+    constant = advantages.modulation("grpo")
+    assert GRPO.method_of(plain, constant)["label"] == "GRPO"
+    method = GRPO.method_of(changed, constant)
     assert method["label"] == "GRPO + clip high 0.28 + entropy bonus 0.1"
-    assert method["params"] == {**estimator.params, "clip_high": 0.28, "entropy_coef": 0.1}
+    assert method["params"] == {**constant.params, "clip_high": 0.28, "entropy_coef": 0.1}
     assert family(method["label"], method["name"], method["params"]) == "grpo+clip_higher+entropy_bonus"
 
 

@@ -1,5 +1,7 @@
 """The warm start: made once, kept, mended when damaged."""
 
+import threading
+
 import pytest
 import torch
 
@@ -30,7 +32,7 @@ def test_warm_start_is_made_once_and_kept(monkeypatch, tmp_path):
     assert not torch.equal(first["lm_head.weight"], other["lm_head.weight"])
     for changed in (warm.WarmStart(steps=14), warm.WarmStart(steps=15, lr=1e-3)):
         assert not torch.equal(first["lm_head.weight"], make(changed).state_dict()["lm_head.weight"])
-    assert len(list((tmp_path / "new" / "cache").iterdir())) == 4
+    assert len(list((tmp_path / "new" / "cache").glob("*.safetensors"))) == 4
 
 
 @pytest.mark.parametrize(
@@ -40,12 +42,30 @@ def test_damaged_weights_in_the_cache_are_made_anew(monkeypatch, tmp_path, damag
     monkeypatch.setenv("ENTROPY_LAB_CACHE", str(tmp_path))
     settings = warm.WarmStart(steps=2)
     first = warm.warm_start(TASK, SIZES, settings).state_dict()
-    (file,) = tmp_path.iterdir()
+    (file,) = tmp_path.glob("*.safetensors")
     whole = file.read_bytes()
     file.write_bytes(damage(whole))
     again = warm.warm_start(TASK, SIZES, settings).state_dict()
     assert all(torch.equal(weight, again[name]) for name, weight in first.items())
     assert file.read_bytes() == whole
+
+
+def test_runs_that_begin_together_make_the_weights_once(monkeypatch, tmp_path):
+    monkeypatch.setenv("ENTROPY_LAB_CACHE", str(tmp_path))
+    trained, done = [], []
+
+    def begin():
+        settings = warm.WarmStart(steps=3)
+        model = warm.warm_start(TASK, SIZES, settings, progress=lambda step, total, loss: trained.append(step))
+        done.append(model.state_dict())
+
+    threads = [threading.Thread(target=begin) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert trained == [1, 2, 3]
+    assert all(torch.equal(done[0]["lm_head.weight"], each["lm_head.weight"]) for each in done[1:])
 
 
 def test_a_cache_that_cannot_be_written_is_named(monkeypatch, tmp_path):

@@ -2,8 +2,7 @@
 
 One loop: rollout -> advantages -> update -> log. Which advantages is a name; this file knows none of them.
 Left out on purpose: a value network, a KL penalty and its reference model, sampling while training, checkpoints, more
-than one device. The base policy gets no validation pass, because a pass belongs to an update: the first one follows
-update 0, whose learning rate is a fraction of the full one.
+than one device. A validation pass belongs to an update; the base policy is measured by one update with ``--lr 0``.
 
 ``python trainers/grpo.py --out runs/grpo`` or ``entropy-lab train grpo --out runs/grpo``.
 """
@@ -23,11 +22,12 @@ from torch.nn.utils import clip_grad_norm_
 from transformers import Qwen3ForCausalLM
 
 from entropy_lab import advantages
-from entropy_lab.advantages import Estimator
+from entropy_lab.advantages import Modulation
 from entropy_lab.errors import ParameterError
+from entropy_lab.rl.advantage import Advantage, advantages_of
 from entropy_lab.rl.engine import RolloutEngine
 from entropy_lab.rl.evaluation import Columns, evaluate, greedy_accuracy
-from entropy_lab.rl.logprobs import Sequences, score
+from entropy_lab.rl.logprobs import Sequences, TokenScores, score
 from entropy_lab.rl.loss import AGGREGATIONS
 from entropy_lab.rl.model import ModelSizes
 from entropy_lab.rl.progress import StopWatch, TrainingProgress
@@ -44,8 +44,8 @@ _ORDER: Final = 1
 _SAMPLING: Final = 2
 _VALIDATION: Final = 3
 _POSITIVE: Final = (
-    *("steps", "train_prompts", "prompts_per_step", "group_size", "mini_batches", "micro_batch", "lr", "max_grad_norm"),
-    *("temperature", "max_new_tokens", "eval_problems", "threads"),
+    *("steps", "train_prompts", "prompts_per_step", "group_size", "mini_batches", "micro_batch", "max_grad_norm"),
+    *("increments_every", "temperature", "max_new_tokens", "eval_problems", "threads"),
 )
 # Settings of the loss that make another method of the same estimator.
 _LOSS: Final = {
@@ -54,7 +54,9 @@ _LOSS: Final = {
     "aggregation": "aggregation",
     "entropy_coef": "entropy bonus",
 }
-_NOT_NEGATIVE: Final = ("data_seed", "warm_start_seed", "lr_rise", "eval_every", "eval_samples", "seed")
+_NOT_NEGATIVE: Final = (
+    *("data_seed", "warm_start_seed", "lr", "lr_rise", "eval_every", "eval_samples", "eval_samples_every", "seed"),
+)
 
 
 @dataclass
@@ -64,11 +66,13 @@ class Config:
     out: Path
     """Directory of the run; must be empty or not exist."""
     advantage: str = "grpo"
-    """Advantage estimator."""
+    """Advantage estimator, or one that changes during training."""
     advantage_params: dict[str, int | float | str] = field(default_factory=dict)
     """Parameters of the estimator as pairs: beta_pos 0.9 beta_neg 0.4."""
     label: str = ""
     """Name of the method in figures; empty for the estimator's own."""
+    setting: str = ""
+    """Name of what methods are compared on, a row of panels in figures; empty for the model's."""
     task: str = "countdown"
     """Task to train on."""
     model: ModelSizes = field(default_factory=ModelSizes)
@@ -92,7 +96,7 @@ class Config:
     micro_batch: int = 64
     """Rollouts of one forward and backward pass; changes memory and speed only."""
     lr: float = 1e-4
-    """Learning rate of AdamW, after the rise."""
+    """Learning rate of AdamW, after the rise; with 0 the run measures the base policy."""
     lr_rise: int = 5
     """Updates over which the learning rate rises linearly."""
     max_grad_norm: float = 1.0
@@ -105,6 +109,10 @@ class Config:
     """How token losses become one: auto (the estimator's), token-mean, seq-mean-token-mean, seq-mean-token-sum-norm."""
     entropy_coef: float = 0.0
     """Weight of an entropy bonus."""
+    old_logp: str = "trainer"
+    """Who tells log-probabilities and entropies before the update: trainer (a pass of its own) or sampler (faster)."""
+    increments_every: int = 1
+    """Updates between those after which the log-probabilities of their rollouts are taken again."""
     temperature: float = 1.0
     """Sampling temperature, in training and for sampled validation answers."""
     max_new_tokens: int = 26
@@ -115,6 +123,8 @@ class Config:
     """Most problems of a benchmark."""
     eval_samples: int = 4
     """Sampled answers to each validation problem, beside the greedy one."""
+    eval_samples_every: int = 1
+    """Passes after multiples of this many updates sample answers, beside the last pass; 0 for that one only."""
     seed: int = 0
     """Seed of prompt order and sampling; equal settings give equal runs on one machine."""
     threads: int = 1
@@ -153,12 +163,13 @@ def main(config: Config) -> Path:
         )
         writer = RunWriter(
             config.out,
-            method=method_of(config, setup.estimator),
+            method=method_of(config, setup.modulation),
             group_size=config.group_size,
             seed=config.seed,
             model=f"Qwen3, {model.num_parameters():,} parameters",
             task=config.task,
-            config=asdict(config),
+            setting=config.setting or None,
+            config={name: value for name, value in asdict(config).items() if name != "out"},
         )
         train(setup, model, writer, progress)
     return config.out
@@ -173,13 +184,16 @@ def train(setup: Setup, model: Qwen3ForCausalLM, writer: RunWriter, progress: Tr
         watch = StopWatch()
         batch = rollout(setup, engine, step)
         watch.lap("time_rollout")
-        before = score(model, batch.sequences, config.temperature, config.micro_batch)
+        before = old_scores(config, model, batch)
         watch.lap("time_logp")
-        advantage = advantages_of(setup.estimator, batch, before.entropy_BT)
+        metrics = step_metrics(batch, before.entropy_BT)
+        estimator = setup.modulation.at(step, config.steps, metrics["entropy"])
+        advantage = advantages_of(estimator, batch.rewards, before.entropy_BT, batch.sequences.mask_BT)
         updated = update(setup, model, optimizer, step, batch, before.logp_BT, advantage)
         engine.update_weights(model)
         watch.lap("time_update")
-        after = score(model, batch.sequences, config.temperature, config.micro_batch)
+        measured = step % config.increments_every == 0
+        after = score(model, batch.sequences, config.temperature, config.micro_batch) if measured else None
         watch.lap("time_logp")
         writer.write_rollouts(step, rollout_columns(batch, before, after, advantage.rollout_B))
         watch.lap("time_write")
@@ -188,7 +202,7 @@ def train(setup: Setup, model: Qwen3ForCausalLM, writer: RunWriter, progress: Tr
             writer.write_evals(step, answers)
             shown["greedy"] = greedy_accuracy(answers)
             watch.lap("time_eval")
-        metrics = step_metrics(batch, before.entropy_BT) | updated
+        metrics |= updated | setup.modulation.values()
         writer.write_metrics(
             {"step": step, "epoch": batch.epoch, "time": time.perf_counter() - began, **metrics, **watch.laps}
         )
@@ -202,18 +216,20 @@ class Setup:
 
     config: Config
     task: Task
-    estimator: Estimator
+    modulation: Modulation
     objective: Objective
     problems: list[Problem]
     benchmarks: dict[str, list[Problem]]
 
 
-def method_of(config: Config, estimator: Estimator) -> dict[str, Any]:
-    """Name the method: the estimator, and what was changed in the loss beside it."""
+def method_of(config: Config, modulation: Modulation) -> dict[str, Any]:
+    """Name the method: the advantages, and what was changed in the loss beside it."""
+    if config.lr == 0:
+        return {"name": "base", "params": {}, "label": config.label or "base policy"}
     changed = {name: getattr(config, name) for name in _LOSS if getattr(config, name) != getattr(Config, name)}
-    spoken = [estimator.label, *(f"{_LOSS[name]} {value}" for name, value in changed.items())]
-    params = {**estimator.params, **changed}
-    return {"name": estimator.name, "params": params, "label": config.label or " + ".join(spoken)}
+    spoken = [modulation.label, *(f"{_LOSS[name]} {value}" for name, value in changed.items())]
+    params = {**modulation.params, **changed}
+    return {"name": modulation.name, "params": params, "label": config.label or " + ".join(spoken)}
 
 
 def prepare(config: Config) -> Setup:
@@ -226,9 +242,11 @@ def prepare(config: Config) -> Setup:
     for name, of in (("prompts_per_step", "mini_batches"), ("train_prompts", "prompts_per_step")):
         if getattr(config, name) % getattr(config, of):
             raise ParameterError(name, f"is {getattr(config, name)}", f"a multiple of {of} = {getattr(config, of)}")
-    task, estimator = get_task(config.task), advantages.get(config.advantage, **config.advantage_params)
-    estimator(np.zeros((1, config.group_size)))  # a k above the group size shows here, not after the warm start
-    aggregation = estimator.aggregation if config.aggregation == "auto" else config.aggregation
+    task, modulation = get_task(config.task), advantages.modulation(config.advantage, **config.advantage_params)
+    modulation.initial(np.zeros((1, config.group_size)))  # a k above the group size shows now, before the warm start
+    if config.old_logp not in ("trainer", "sampler"):
+        raise ParameterError("old_logp", f"is {config.old_logp!r}", "trainer or sampler")
+    aggregation = modulation.aggregation if config.aggregation == "auto" else config.aggregation
     if aggregation not in AGGREGATIONS:
         raise ParameterError("aggregation", f"is {aggregation!r}", f"auto, {', '.join(AGGREGATIONS)}")
     objective = Objective(
@@ -236,7 +254,7 @@ def prepare(config: Config) -> Setup:
     )
     problems = task.problems(np.random.default_rng(config.data_seed), config.train_prompts)
     benchmarks = task.benchmarks(config.eval_problems) if config.eval_every else {}
-    return Setup(config, task, estimator, objective, problems, benchmarks)
+    return Setup(config, task, modulation, objective, problems, benchmarks)
 
 
 def rollout(setup: Setup, engine: RolloutEngine, step: int) -> Batch:
@@ -261,21 +279,12 @@ def rollout(setup: Setup, engine: RolloutEngine, step: int) -> Batch:
     return Batch(epoch, task.name, problems, rollouts, sequences, completions, correct, rewards)
 
 
-@dataclass(frozen=True)
-class Advantage:
-    """Advantages of a batch's rollouts and of their tokens, and which rollouts count in the loss."""
-
-    rollout_B: torch.Tensor
-    token_BT: torch.Tensor
-    keep_B: torch.Tensor
-
-
-def advantages_of(estimator: Estimator, batch: Batch, entropy_BT: torch.Tensor) -> Advantage:
-    """Ask the estimator, whichever it is."""
-    rollout_B = estimator(batch.rewards).reshape(-1)
-    token_BT = estimator.at_tokens(rollout_B, entropy_BT.numpy(), batch.sequences.mask_BT.numpy())
-    keep_B = estimator.keep(batch.rewards).reshape(-1)
-    return Advantage(torch.from_numpy(rollout_B).float(), torch.from_numpy(token_BT).float(), torch.from_numpy(keep_B))
+def old_scores(config: Config, model: Qwen3ForCausalLM, batch: Batch) -> TokenScores:
+    """Log-probabilities and entropies of the policy that sampled."""
+    sampled = batch.rollouts
+    if config.old_logp == "sampler" and sampled.entropy_BT is not None:
+        return TokenScores(sampled.logp_BT, sampled.entropy_BT)
+    return score(model, batch.sequences, config.temperature, config.micro_batch)
 
 
 def update(
@@ -315,11 +324,13 @@ def update(
 
 def validate(setup: Setup, engine: RolloutEngine, step: int) -> Columns:
     """Answer the held-out problems."""
+    every = setup.config.eval_samples_every
+    sampled = step + 1 == setup.config.steps or (every > 0 and step % every == 0)
     return evaluate(
         engine,
         setup.task,
         setup.benchmarks,
-        n_samples=setup.config.eval_samples,
+        n_samples=setup.config.eval_samples if sampled else 0,
         temperature=setup.config.temperature,
         max_new_tokens=setup.config.max_new_tokens,
         generator=torch_generator(setup.config.seed, _VALIDATION, step),

@@ -7,12 +7,12 @@ from functools import partial
 
 import numpy as np
 
-from entropy_lab.advantages.arrays import Array
+from entropy_lab.advantages.arrays import Array, Mask
 from entropy_lab.advantages.estimator import Estimator
 
 
 def token_bonus(advantage: Array, entropy: Array, *, alpha: float, kappa: float) -> Array:
-    """Bonus of each token.
+    """Bonus of each token, for its advantage and its entropy.
 
     ``min(alpha H, |A| / kappa)``: with kappa above 1 it never turns the sign of an advantage. The entropy is a number
     here, so no gradient runs through it, as the paper has it.
@@ -20,7 +20,7 @@ def token_bonus(advantage: Array, entropy: Array, *, alpha: float, kappa: float)
     Parameters
     ----------
     advantage
-        Rollout-level advantages, shape (B, 1).
+        Advantages, shape (B, 1) for the rollouts' own, or (B, T).
     entropy
         Token entropies in nats, shape (B, T).
     alpha
@@ -45,16 +45,24 @@ def token_bonus(advantage: Array, entropy: Array, *, alpha: float, kappa: float)
     return np.minimum(alpha * entropy, np.abs(advantage) / kappa)
 
 
+def _with_bonus(
+    advantage: Array, entropy: Array, inside: Mask, *, base: Estimator, alpha: float, kappa: float
+) -> Array:
+    own = base.token_advantage(advantage, entropy, inside) if base.token_advantage else advantage
+    return own + token_bonus(own, entropy, alpha=alpha, kappa=kappa)
+
+
 def with_entropy_bonus(base: Estimator, alpha: float = 0.4, kappa: float = 2.0) -> Estimator:
     """Add the entropy bonus to an estimator.
 
-    ``A_t = A + min(alpha H_t, |A| / kappa)`` at each token, A from ``base``. The call itself, ``keep`` and the loss
-    aggregation are those of ``base``; only ``at_tokens`` differs, and it needs token entropies.
+    ``A_t = A + min(alpha H_t, |A| / kappa)`` at each token, A from ``base`` (the token's, where ``base`` tells tokens
+    apart). The call itself, ``keep`` and the loss aggregation are those of ``base``; only ``at_tokens`` differs, and it
+    needs token entropies.
 
     Parameters
     ----------
     base
-        Gives the rollout-level advantages.
+        Gives the advantages.
     alpha
         Advantage per nat of entropy: 0.4 for GRPO in the paper.
     kappa
@@ -86,5 +94,5 @@ def with_entropy_bonus(base: Estimator, alpha: float = 0.4, kappa: float = 2.0) 
         formula=f"A_t = A + min({alpha:g}·H_t, |A|/{kappa:g}); {base.formula}",
         reference=f"arXiv:2506.14758, Eq. 5-6; base: {base.reference}",
         label=f"{base.label} + entropy advantage",
-        token_bonus=partial(token_bonus, alpha=alpha, kappa=kappa),
+        token_advantage=partial(_with_bonus, base=base, alpha=alpha, kappa=kappa),
     )

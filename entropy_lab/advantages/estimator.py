@@ -16,6 +16,9 @@ from entropy_lab.errors import ParameterError
 Kernel = Callable[[Array, float], Array]
 """Advantages (n, G) of n groups of one size from their rewards (n, G) and the mean reward of the whole batch."""
 
+TokenAdvantage = Callable[[Array, Array, Mask], Array]
+"""Advantages (B, T) of tokens from their rollouts' (B, 1), the tokens' entropies (B, T) and the mask (B, T)."""
+
 INVARIANCES: Final = frozenset({"zero_sum", "shift", "scale", "permutation"})
 
 
@@ -53,8 +56,9 @@ class Estimator:
         The loss aggregation that its paper prescribes.
     kept
         The rollouts that enter the loss, from rewards of any shape.
-    token_bonus
-        What is added at each token, from advantages (B, 1) and token entropies (B, T) in nats; None for nothing.
+    token_advantage
+        Advantage of each token (B, T) from advantages (B, 1), token entropies (B, T) in nats, 0 outside the mask, and
+        the mask (B, T) of response tokens; None where each token gets its rollout's own.
 
     Examples
     --------
@@ -76,7 +80,7 @@ class Estimator:
     invariances: frozenset[str] = field(default=frozenset({"permutation"}), compare=False)
     aggregation: str = field(default="token-mean", compare=False)
     kept: Callable[[Array], Mask] = field(default=_every_rollout, compare=False, repr=False)
-    token_bonus: Callable[[Array, Array], Array] | None = field(default=None, compare=False, repr=False)
+    token_advantage: TokenAdvantage | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "params", MappingProxyType(dict(self.params)))
@@ -117,9 +121,7 @@ class Estimator:
             if index.size:
                 with np.errstate(over="ignore", invalid="ignore"):
                     advantage[index] = self.kernel(flat[index], batch_mean)
-        if not np.isfinite(advantage).all():
-            raise ParameterError(self.name, f"an advantage overflows with {dict(self.params)}", "moderate exponents")
-        return advantage.reshape(values.shape) + 0.0  # -0.0 would print as "-0."
+        return self._finite(advantage).reshape(values.shape) + 0.0  # -0.0 would print as "-0."
 
     def keep(self, rewards: ArrayLike) -> Mask:
         """Tell which rollouts enter the loss at all; the tokens of the others leave the token mean's denominator.
@@ -148,14 +150,14 @@ class Estimator:
         return self.kept(rewards_array(self.name, rewards, binary=self.binary))
 
     def at_tokens(self, advantage: ArrayLike, entropy: ArrayLike | None, mask: ArrayLike) -> Array:
-        """Advantage of every response token; the rollout's own, unless the estimator adds a bonus at tokens.
+        """Advantage of every response token; the rollout's own, unless the estimator tells tokens apart.
 
         Parameters
         ----------
         advantage
             Rollout-level advantages, shape (B,).
         entropy
-            Token entropies in nats, shape (B, T); read only by estimators with a bonus at tokens, and only where
+            Token entropies in nats, shape (B, T); read only by estimators that tell tokens apart, and only where
             ``mask`` is True. May be None for all others.
         mask
             True (or 1) at response tokens, shape (B, T).
@@ -168,7 +170,8 @@ class Estimator:
         Raises
         ------
         ParameterError
-            When shapes do not fit, a value that is read is not finite, or an entropy is needed and missing.
+            When shapes do not fit, a value that is read is not finite, an entropy is needed and missing, or an
+            advantage overflows.
 
         Examples
         --------
@@ -183,9 +186,17 @@ class Estimator:
             wrong = f"advantages have shape {rollout.shape} and the mask has shape {inside.shape}"
             raise ParameterError(self.name, wrong, "(B,) and (B, T)")
         column = rollout[:, None]
-        if self.token_bonus is None:
+        if self.token_advantage is None:
             return np.where(inside, column, 0.0)
-        return np.where(inside, column + self.token_bonus(column, self._entropy(entropy, inside)), 0.0)
+        with np.errstate(over="ignore", invalid="ignore"):
+            token = self.token_advantage(column, self._entropy(entropy, inside), inside)
+        return self._finite(np.where(inside, token, 0.0))
+
+    def _finite(self, advantage: Array) -> Array:
+        """Refuse advantages that overflowed."""
+        if not np.isfinite(advantage).all():
+            raise ParameterError(self.name, f"an advantage overflows with {dict(self.params)}", "moderate exponents")
+        return advantage
 
     def _entropy(self, entropy: ArrayLike | None, inside: Mask) -> Array:
         """Token entropies with 0 at masked positions, where a padded array may hold anything, NaN included."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Final
 
 import numpy as np
 
@@ -13,6 +13,9 @@ from entropy_lab.advantages.estimator import Estimator
 from entropy_lab.advantages.parameters import Real
 
 Beta = Annotated[float, Real(0)]
+
+CURVES: Final = "A = ((1−p)/p)^beta_pos if r = 1, −(p/(1−p))^beta_neg if r = 0"
+"""AsymGRPO's formula where the exponents have no one value."""
 
 
 def odds_power(others: Array, own: Array, beta: float) -> Array:

@@ -1,4 +1,4 @@
-"""``entropy-lab copy``: a built-in recipe as a file of the user's own."""
+"""``entropy-lab copy``: a built-in recipe or study as a file of the user's own."""
 
 from __future__ import annotations
 
@@ -6,16 +6,21 @@ import sys
 
 from entropy_lab import recipes
 from entropy_lab.cli import Copy
+from entropy_lab.studies.plan import find_built_in
 
 
 def run(command: Copy) -> None:
     """Copy, and say how the copy is used."""
-    file = recipes.copy(command.recipe, command.target)
-    kind = command.recipe.partition("/")[0]
+    kind, _, name = command.recipe.partition("/")
+    if kind == "studies":
+        file = recipes.copy_file(find_built_in(name), command.target)
+    else:
+        file = recipes.copy(command.recipe, command.target)
     path = file if file.is_absolute() else f"./{file}"
     use = {
         "analyses": f"entropy-lab analyze RUN {path}",
         "figures": f"entropy-lab figures STUDY {path}",
         "trainers": f"entropy-lab train {path} --out RUN",
+        "studies": f"entropy-lab study {path} --out STUDY --dry-run",
     }[kind]
     sys.stdout.write(f"{file}\nuse it: {use}\n")

@@ -7,16 +7,18 @@ from rich.table import Table as Listing
 from entropy_lab import advantages, recipes, tasks
 from entropy_lab.cli import List
 from entropy_lab.commands.terminal import console
+from entropy_lab.studies.plan import built_in, read_plan
 
 
 def run(_: List) -> None:
-    """Print recipes with the first line of their documentation, estimators with their formula, and tasks."""
+    """Print recipes with the first line of their documentation, advantages with their formula, studies and tasks."""
     screen = console()
     for kind in recipes.KINDS:
         docs = {name: _first_line(recipes.find(kind, name).read_text(encoding="utf-8")) for name in recipes.names(kind)}
         screen.print(_listing(kind, docs))
-    estimators = {name: advantages.get(name) for name in advantages.names()}
-    screen.print(_listing("advantages", {name: estimator.formula for name, estimator in estimators.items()}))
+    named = (*advantages.names(), *advantages.modulation_names())
+    screen.print(_listing("advantages", {name: advantages.modulation(name).formula for name in named}))
+    screen.print(_listing("studies", {name: read_plan(name).about for name in built_in()}))
     screen.print(_listing("tasks", {name: _first_line(tasks.get(name).__doc__ or "") for name in tasks.TASKS}))
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import tyro
 
-from entropy_lab import recipes
-from entropy_lab.errors import MissingExtraError
+from entropy_lab.studies.settings import load_trainer
 
 
 def run(trainer: str, words: list[str]) -> None:
@@ -23,15 +22,7 @@ def run(trainer: str, words: list[str]) -> None:
     MissingExtraError
         The trainer needs torch or transformers, and they are not installed.
     """
-    try:
-        module = recipes.load("trainers", trainer)
-    except ModuleNotFoundError as error:
-        if error.name not in ("torch", "transformers"):
-            raise
-        hint = "pip install 'entropy-lab[train]'"
-        raise MissingExtraError(
-            f"train {trainer}", f"{error.name} is not installed", "the extra `train`", hint
-        ) from error
+    module = load_trainer(trainer)
     first = (module.__doc__ or "").partition("\n\n")[0]
     config = tyro.cli(module.Config, args=words, prog=f"entropy-lab train {trainer}", description=first)
     module.main(config)

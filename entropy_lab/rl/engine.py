@@ -24,6 +24,9 @@ class Rollouts:
         Response tokens of each row, end-of-sequence included when sampled, int64.
     truncated_B
         True where the length limit came before end-of-sequence.
+    entropy_BT
+        Entropy in nats of the distribution that each token was drawn from, over the whole vocabulary at the sampling
+        temperature, 0 at padding; None from an engine that does not tell.
 
     Examples
     --------
@@ -36,6 +39,7 @@ class Rollouts:
     logp_BT: torch.Tensor
     n_tokens_B: torch.Tensor
     truncated_B: torch.Tensor
+    entropy_BT: torch.Tensor | None = None
 
     def responses(self) -> list[list[int]]:
         """Token ids of each response, without padding."""

@@ -36,7 +36,9 @@ class Batch:
     """Shape (prompts, G): 1 for correct, else 0."""
 
 
-def rollout_columns(batch: Batch, before: TokenScores, after: TokenScores, advantage_B: torch.Tensor) -> dict[str, Any]:
+def rollout_columns(
+    batch: Batch, before: TokenScores, after: TokenScores | None, advantage_B: torch.Tensor
+) -> dict[str, Any]:
     """Lay out every column of the rollouts table that the writer does not fill.
 
     Parameters
@@ -44,7 +46,7 @@ def rollout_columns(batch: Batch, before: TokenScores, after: TokenScores, advan
     batch
         B rollouts.
     before, after
-        Scores of their tokens under the policy before and after the update.
+        Scores of their tokens under the policy before and after the update; None leaves the latter's columns null.
     advantage_B
         Rollout-level advantages.
 
@@ -72,7 +74,7 @@ def rollout_columns(batch: Batch, before: TokenScores, after: TokenScores, advan
         "advantage": advantage_B.numpy(),
         "n_tokens": n_tokens_B,
         "logp": summed(before.logp_BT),
-        "logp_after": summed(after.logp_BT),
+        "logp_after": [None] * n_rollouts if after is None else summed(after.logp_BT),
         "sampler_logp": summed(batch.rollouts.logp_BT),
         "entropy": summed(before.entropy_BT) / n_tokens_B,
         "truncated": batch.rollouts.truncated_B.numpy(),
@@ -82,7 +84,7 @@ def rollout_columns(batch: Batch, before: TokenScores, after: TokenScores, advan
         "answer": [problem.answer for problem in batch.problems],
         "token_ids": batch.rollouts.responses(),
         "token_logp": by_token(before.logp_BT),
-        "token_logp_after": by_token(after.logp_BT),
+        "token_logp_after": [None] * n_rollouts if after is None else by_token(after.logp_BT),
         "token_entropy": by_token(before.entropy_BT),
     }
 

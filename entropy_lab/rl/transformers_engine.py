@@ -96,7 +96,7 @@ class TransformersEngine:
                 raise ParameterError(name, f"is {value}", "above 0")
         n_rows, at_once = len(prompts) * n, max(1, self._batch_size // n)
         token_ids_BT = torch.full((n_rows, max_new_tokens), PAD)
-        logp_BT = torch.zeros(n_rows, max_new_tokens)
+        logp_BT, entropy_BT = torch.zeros(n_rows, max_new_tokens), torch.zeros(n_rows, max_new_tokens)
         n_tokens_B = torch.full((n_rows,), max_new_tokens)
         truncated_B = torch.ones(n_rows, dtype=torch.bool)
         for first in range(0, len(prompts), at_once):
@@ -106,13 +106,15 @@ class TransformersEngine:
                 token_B = _choose(distribution_BV, generator, greedy)
                 token_ids_BT[open_rows.index_B, t] = token_B
                 logp_BT[open_rows.index_B, t] = distribution_BV.gather(1, token_B[:, None])[:, 0]
+                entropy_BT[open_rows.index_B, t] = -(distribution_BV.exp() * distribution_BV).sum(-1)
                 ended = open_rows.index_B[token_B == EOS]
                 n_tokens_B[ended], truncated_B[ended] = t + 1, False
                 if t + 1 == max_new_tokens or bool((token_B == EOS).all()):
                     break
                 open_rows.go_on(token_B)
         width = int(n_tokens_B.max())
-        return Rollouts(token_ids_BT[:, :width], logp_BT[:, :width], n_tokens_B, truncated_B)
+        scores = [logp_BT[:, :width], entropy_BT[:, :width]]
+        return Rollouts(token_ids_BT[:, :width], scores[0], n_tokens_B, truncated_B, scores[1])
 
 
 def _choose(distribution_BV: torch.Tensor, generator: torch.Generator | None, greedy: bool) -> torch.Tensor:

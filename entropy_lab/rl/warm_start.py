@@ -15,6 +15,7 @@ from typing import Final
 import numpy as np
 import torch
 import transformers
+from filelock import FileLock
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch.nn.utils import clip_grad_norm_
@@ -125,21 +126,39 @@ def warm_start(
         When the weights cannot be written to the cache.
     """
     file = cache_directory() / f"warm-start-{_key(task, sizes, settings)}.safetensors"
-    model = build_model(sizes, task.vocabulary.size, settings.seed)
-    # The body holds every weight: the output layer is tied to its embeddings.
-    if file.is_file():
-        with contextlib.suppress(SafetensorError, RuntimeError):  # cut off, or of another network: make it anew
-            model.model.load_state_dict(load_file(file))
-            return model
-        model = build_model(sizes, task.vocabulary.size, settings.seed)
+    model = _cached(file, task, sizes, settings)
     try:
-        with replacing(file) as temporary:
-            _train(model, task, settings, progress)
-            save_file(model.model.state_dict(), temporary)
-    except OutputError as error:
+        return model or _made(file, task, sizes, settings, progress)
+    except OSError as error:
         hint = "set ENTROPY_LAB_CACHE to a folder that can be written"
         raise OutputError(str(file.parent), "cannot keep the warm-started weights", "", hint) from error
-    return model
+
+
+def _made(
+    file: Path, task: Task, sizes: ModelSizes, settings: WarmStart, progress: Callable[[int, int, float], None] | None
+) -> Qwen3ForCausalLM:
+    """Train and keep the weights. Of runs that begin together with the same base policy one does, the others wait."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(file.with_suffix(".lock")):
+        model = _cached(file, task, sizes, settings)
+        if model is None:
+            model = build_model(sizes, task.vocabulary.size, settings.seed)
+            with replacing(file) as temporary:
+                _train(model, task, settings, progress)
+                save_file(model.model.state_dict(), temporary)
+        return model
+
+
+def _cached(file: Path, task: Task, sizes: ModelSizes, settings: WarmStart) -> Qwen3ForCausalLM | None:
+    """Load the weights; None when there are none, or when the file was cut off or is of another network."""
+    if not file.is_file():
+        return None
+    model = build_model(sizes, task.vocabulary.size, settings.seed)
+    # The body holds every weight: the output layer is tied to its embeddings.
+    with contextlib.suppress(SafetensorError, RuntimeError):
+        model.model.load_state_dict(load_file(file))
+        return model
+    return None
 
 
 def _key(task: Task, sizes: ModelSizes, settings: WarmStart) -> str:

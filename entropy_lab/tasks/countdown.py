@@ -4,6 +4,8 @@ The prompt holds 2 to 5 digits, padded with ``_`` to five, and a two-digit targe
 comma-separated list of steps, each of which takes two available numbers and puts back their sum, difference or
 product, a number in 1..99; the last result is the target, and not every number has to be used: ``8+1=9,2*9=18``. Most
 problems have several solutions, which gives the policy something to be uncertain about.
+
+There are two sizes of it: with at most five numbers, and with at most four (``8128>18:``).
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import re
 import zlib
 from collections import Counter
+from functools import cache
 from itertools import combinations
 from typing import Final
 
@@ -20,15 +23,19 @@ from entropy_lab.errors import ParameterError
 from entropy_lab.tasks.task import Demonstration, Problem, Vocabulary
 
 _STEP: Final = re.compile(r"([1-9][0-9]?)([-+*])([1-9][0-9]?)=([1-9][0-9]?)")
-_PROMPT: Final = re.compile(r"([1-9]{2,5})_*>([0-9]{2}):")
 _LARGEST: Final = 99
-_WIDTH: Final = 5
 _CHAINED: Final = 0.9
 """Share of the steps that go on from the last result."""
 _HELD_OUT_ONE_IN: Final = 5
 _BENCHMARK_SEED: Final = 20260406
-_BENCHMARKS: Final = ((3, 1), (5, 1), (3, 2), (4, 2), (5, 2))
-"""Numbers given and steps needed, from easy to hard; with two numbers there are 112 problems in all, too few."""
+_BENCHMARKS: Final = {
+    4: ((3, 1), (4, 1), (3, 2), (4, 2), (4, 3)),
+    5: ((3, 1), (5, 1), (3, 2), (4, 2), (5, 2)),
+}
+"""Most numbers of a problem -> numbers given and steps needed, from easy to hard.
+
+With two numbers there are 112 problems in all, too few.
+"""
 
 
 def held_out(numbers: tuple[int, ...], target: int) -> bool:
@@ -107,6 +114,16 @@ def _after_one_step(available: tuple[int, ...]) -> set[tuple[int, ...]]:
 class Countdown:
     """The countdown task: see the module's text.
 
+    Parameters
+    ----------
+    most_numbers
+        Most numbers of a problem, 4 or 5.
+
+    Raises
+    ------
+    ParameterError
+        When `most_numbers` is another number.
+
     Examples
     --------
     >>> task = Countdown()
@@ -117,8 +134,18 @@ class Countdown:
     (True, False)
     """
 
-    name: Final = "countdown"
     vocabulary: Final = Vocabulary("0123456789_>:,=+-*")
+
+    def __init__(self, most_numbers: int = 5) -> None:
+        if most_numbers not in _BENCHMARKS:
+            raise ParameterError("most_numbers", f"is {most_numbers}", "4 or 5")
+        self._width = most_numbers
+        self._prompt = re.compile(rf"(?=[1-9_]{{{most_numbers}}}>)([1-9]{{2,}})_*>([0-9]{{2}}):")
+
+    @property
+    def name(self) -> str:
+        """``countdown``, or ``countdown-4`` with at most four numbers."""
+        return "countdown" if self._width == max(_BENCHMARKS) else f"countdown-{self._width}"
 
     def problem(self, numbers: tuple[int, ...], target: int) -> Problem:
         """Word a problem.
@@ -126,7 +153,7 @@ class Countdown:
         Parameters
         ----------
         numbers
-            Two to five digits 1..9, in the order shown.
+            Two to `most_numbers` digits 1..9, in the order shown.
         target
             Number in 1..99.
 
@@ -141,10 +168,10 @@ class Countdown:
         Problem(id='72>05', prompt='72___>05:', answer='5')
         """
         digits = "".join(map(str, numbers))
-        return Problem(f"{digits}>{target:02d}", f"{digits:_<{_WIDTH}}>{target:02d}:", str(target))
+        return Problem(f"{digits}>{target:02d}", f"{digits:_<{self._width}}>{target:02d}:", str(target))
 
     def problems(self, rng: np.random.Generator, n: int) -> list[Problem]:
-        """Draw different training problems: 2 to 5 numbers, and the last of 1 to 3 random steps as the target.
+        """Draw different training problems: 2 numbers or more, and the last of 1 to 3 random steps as the target.
 
         Parameters
         ----------
@@ -231,9 +258,10 @@ class Countdown:
         >>> task.verify(task.problem((7, 2), 5), "7-2=5"), task.verify(task.problem((7, 2), 9), "7+2=8")
         (True, False)
         """
-        prompt = _PROMPT.fullmatch(problem.prompt)
+        prompt = self._prompt.fullmatch(problem.prompt)
         if prompt is None:
-            raise ParameterError("problem", f"has the prompt {problem.prompt!r}", "e.g. '8128_>18:'")
+            example = self.problem((8, 1, 2), 18).prompt
+            raise ParameterError("problem", f"has the prompt {problem.prompt!r}", f"e.g. {example!r}")
         if truncated:
             return False
         available, result = Counter(map(int, prompt[1])), 0
@@ -259,9 +287,9 @@ class Countdown:
         Returns
         -------
         dict of str to list of Problem
-            The same at every call; a larger `size` adds problems after those of a smaller one. No two problems of a
-            set have the same numbers and target. The two sets of three numbers end at about 200 problems: no more
-            are held out.
+            The same at every call; a larger `size` adds problems after those of a smaller one. A set has the same
+            problems in both sizes of the task, worded with their padding. No two problems of a set have the same
+            numbers and target. The two sets of three numbers end at about 200 problems: no more are held out.
 
         Raises
         ------
@@ -275,28 +303,34 @@ class Countdown:
         """
         if not 1 <= size <= 2000:
             raise ParameterError("size", f"is {size}", "1 to 2000 problems")
-        return {f"{self.name}-{n}x{steps}": self._benchmark(n, steps, size) for n, steps in _BENCHMARKS}
-
-    def _benchmark(self, n_numbers: int, n_steps: int, size: int) -> list[Problem]:
-        rng = np.random.default_rng([_BENCHMARK_SEED, n_numbers, n_steps])
-        found: dict[tuple[tuple[int, ...], int], Problem] = {}
-        # The cap ends the search among three numbers, where fewer problems may be held out than are asked for.
-        for _ in range(3000 + 200 * size):
-            numbers, target, _ = _hindsight(rng, n_numbers, n_steps)
-            key = tuple(sorted(numbers)), target
-            if key not in found and held_out(numbers, target) and fewest_steps(numbers, target, n_steps) == n_steps:
-                found[key] = self.problem(numbers, target)
-                if len(found) == size:
-                    break
-        return list(found.values())
+        return {
+            f"countdown-{n}x{steps}": [self.problem(*each) for each in _benchmark(n, steps, size)]
+            for n, steps in _BENCHMARKS[self._width]
+        }
 
     def _training(self, rng: np.random.Generator) -> Demonstration:
         while True:
-            n_numbers = int(rng.integers(2, _WIDTH + 1))
+            n_numbers = int(rng.integers(2, self._width + 1))
             n_steps = min(int(rng.integers(1, 4)), n_numbers - 1)
             numbers, target, completion = _hindsight(rng, n_numbers, n_steps)
             if not held_out(numbers, target):
                 return Demonstration(self.problem(numbers, target), completion)
+
+
+@cache
+def _benchmark(n_numbers: int, n_steps: int, size: int) -> list[tuple[tuple[int, ...], int]]:
+    """Numbers and targets of a held-out set; it takes a second to find them, and every run asks for the same."""
+    rng = np.random.default_rng([_BENCHMARK_SEED, n_numbers, n_steps])
+    found: dict[tuple[tuple[int, ...], int], tuple[tuple[int, ...], int]] = {}
+    # The cap ends the search among three numbers, where fewer problems may be held out than are asked for.
+    for _ in range(3000 + 200 * size):
+        numbers, target, _ = _hindsight(rng, n_numbers, n_steps)
+        key = tuple(sorted(numbers)), target
+        if key not in found and held_out(numbers, target) and fewest_steps(numbers, target, n_steps) == n_steps:
+            found[key] = numbers, target
+            if len(found) == size:
+                break
+    return list(found.values())
 
 
 def _hindsight(rng: np.random.Generator, n_numbers: int, n_steps: int) -> tuple[tuple[int, ...], int, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from types import MappingProxyType
 from typing import Final
 
@@ -13,6 +14,7 @@ from entropy_lab.tasks.task import Task
 TASKS: Final = MappingProxyType[str, Callable[[], Task]](
     {
         "countdown": Countdown,
+        "countdown-4": partial(Countdown, most_numbers=4),
     }
 )
 

@@ -1,0 +1,123 @@
+"""From the settings of a planned run to the configuration of its trainer, checked before anything is run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, is_dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from types import ModuleType
+from typing import Any, get_type_hints
+
+from entropy_lab import recipes
+from entropy_lab.errors import MissingExtraError, ParameterError, UnknownNameError
+
+
+def load_trainer(name: str) -> ModuleType:
+    """Load a trainer.
+
+    Parameters
+    ----------
+    name
+        Name or path of a recipe.
+
+    Returns
+    -------
+    module
+        With ``Config``, ``main`` and ``prepare``.
+
+    Raises
+    ------
+    MissingExtraError
+        It needs torch or transformers, and they are not installed.
+    UnknownNameError
+        There is no such trainer.
+    """
+    try:
+        return recipes.load("trainers", name)
+    except ModuleNotFoundError as error:
+        if error.name not in ("torch", "transformers"):
+            raise
+        hint = "pip install 'entropy-lab[train]'"
+        raise MissingExtraError(f"train {name}", f"{error.name} is not installed", "the extra `train`", hint) from error
+
+
+def configured(config_class: type[Any], where: str, values: Mapping[str, Any], out: Path) -> Any:  # noqa: ANN401
+    """Fill a trainer's configuration.
+
+    Parameters
+    ----------
+    config_class
+        A dataclass with a field ``out``; fields may be dataclasses, then their values are tables.
+    where
+        What to name in an error, such as ``study.toml: methods.grpo``.
+    values
+        Field -> value, without ``out``.
+    out
+        Directory of the run.
+
+    Returns
+    -------
+    object
+        An instance.
+
+    Raises
+    ------
+    UnknownNameError
+        There is no such field.
+    ParameterError
+        A value has another type than its field.
+
+    Examples
+    --------
+    >>> from dataclasses import dataclass
+    >>> @dataclass
+    ... class Config:
+    ...     out: Path
+    ...     lr: float = 1e-4
+    >>> configured(Config, "mine.toml", {"lr": 1}, Path("run")).lr
+    1.0
+    >>> configured(Config, "mine.toml", {"lr": "1"}, Path("run"))
+    Traceback (most recent call last):
+    entropy_lab.errors.ParameterError: mine.toml: lr: is '1'; input should be a valid number
+    """
+    checked = _checked(config_class, where, values)
+    return config_class(**checked, out=out)
+
+
+def _checked(kind: type[Any], where: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Check names and types of a dataclass's fields; those that are dataclasses themselves are made."""
+    from pydantic import TypeAdapter, ValidationError
+
+    known = get_type_hints(kind)
+    checked: dict[str, Any] = {}
+    for name, value in values.items():
+        if name not in known:
+            close = get_close_matches(name, known, n=1)
+            hint = f"did you mean {close[0]}?" if close else "entropy-lab train TRAINER --help lists the settings"
+            raise UnknownNameError(where, f"there is no setting {name!r}", "one of the trainer's", hint)
+        try:
+            if is_dataclass(known[name]) and isinstance(value, Mapping):
+                checked[name] = known[name](**_checked(known[name], f"{where}.{name}", value))
+            else:
+                checked[name] = TypeAdapter(known[name]).validate_python(value, strict=True)
+        except ValidationError as error:
+            wrong = str(error.errors()[0]["msg"])
+            raise ParameterError(f"{where}: {name}", f"is {value!r}", wrong[:1].lower() + wrong[1:]) from error
+    return checked
+
+
+def saved(config: Any) -> dict[str, Any]:  # noqa: ANN401 - a trainer's own dataclass
+    """Give a configuration as it stands in run.json: without the place it was written to.
+
+    Parameters
+    ----------
+    config
+        A dataclass instance.
+
+    Returns
+    -------
+    dict
+        Field -> value, nested dataclasses as dicts.
+    """
+    return {name: value for name, value in asdict(config).items() if name != "out"}
