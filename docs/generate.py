@@ -9,10 +9,12 @@ import io
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from entropy_lab import advantages, recipes
+from entropy_lab.claims.quantities import QUANTITIES
+from entropy_lab.claims.registered import FAMILIES
 from entropy_lab.cli import main as command_line
 from entropy_lab.schema import ANALYSES, EVALS, METRICS, ROLLOUTS, Column
 
@@ -38,14 +40,34 @@ def analyses() -> str:
     return "\n".join(f"### {name}\n\n{columns(table, required=False)}" for name, table in ANALYSES.items())
 
 
-def estimators() -> str:
-    """Tabulate the advantage estimators."""
+def formulas(names: Sequence[str]) -> str:
+    """Tabulate advantages with their formulas."""
     head = "| name | formula | source |\n|---|---|---|\n"
-    made = [advantages.get(name) for name in advantages.names()]
+    made = [advantages.modulation(name) for name in names]
     escape = str.maketrans({"|": "\\|"})
     return head + "".join(
         f"| `{e.name}` | {e.formula.translate(escape)} | {e.reference.translate(escape)} |\n" for e in made
     )
+
+
+def claims() -> str:
+    """Tabulate what is tested for every claim."""
+    head = "| | claim | where | all of these must hold |\n|---|---|---|---|\n"
+    rows = []
+    for claim in (claim for family in FAMILIES.values() for claim in family):
+        parts = "; ".join(f"`{part.quantity}`: {part.contrast} {part.condition}" for part in claim.parts)
+        rows.append(f"| {claim.id} | {claim.text} | {claim.source} | {parts} |\n")
+    return head + "".join(rows)
+
+
+def quantities() -> str:
+    """Tabulate the quantities that claims are about."""
+    head = "| quantity | unit | per run | companions |\n|---|---|---|---|\n"
+    rows = []
+    for name, quantity in QUANTITIES.items():
+        beside = ", ".join(f"`{companion}`" for companion in quantity.companions)
+        rows.append(f"| `{name}` | {quantity.unit} | {quantity.meaning} | {beside} |\n")
+    return head + "".join(rows)
 
 
 def recipe_list() -> str:
@@ -77,11 +99,15 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "evals": lambda: columns(EVALS),
     "metrics": lambda: columns(METRICS),
     "analyses": analyses,
-    "estimators": estimators,
+    "estimators": lambda: formulas(advantages.names()),
+    "modulations": lambda: formulas(advantages.modulation_names()),
+    "claims": claims,
+    "quantities": quantities,
     "recipes": recipe_list,
     "help": help_text(),
     "help-analyze": help_text("analyze"),
     "help-figures": help_text("figures"),
+    "help-claims": help_text("claims"),
 }
 
 

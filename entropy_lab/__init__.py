@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from entropy_lab import advantages
     from entropy_lab.analysis import analyze
+    from entropy_lab.claims.audit import audit
     from entropy_lab.figure import draw
     from entropy_lab.run import Run, open_run
     from entropy_lab.study import Study, open_study
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from entropy_lab.writer import RunWriter
 
 __version__ = "0.1.0"
-__all__ = ["Run", "RunWriter", "Study", "Table", "advantages", "analyze", "draw", "open_run", "open_study"]
+__all__ = ["Run", "RunWriter", "Study", "Table", "advantages", "analyze", "audit", "draw", "open_run", "open_study"]
 
 _HOME = {
     "Run": "run",
@@ -25,6 +26,7 @@ _HOME = {
     "Study": "study",
     "Table": "table",
     "analyze": "analysis",
+    "audit": "claims.audit",
     "draw": "figure",
     "open_run": "run",
     "open_study": "study",

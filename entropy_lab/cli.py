@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 from tyro.conf import FlagCreatePairsOff, Positional, arg, subcommand
@@ -59,6 +59,20 @@ class Figures:
 
 
 @dataclass
+class Claims:
+    """Judge the paper's claims by a study: supported, contradicted or inconclusive, by rules fixed beforehand."""
+
+    study: Positional[Annotated[Path, arg(metavar="STUDY", help_behavior_hint="")]]
+    """Directory that holds runs/<method>-seed<k>/."""
+    out: Out = None
+    """Write tables/claims.parquet here instead of into the study."""
+    markdown: Flag = False
+    """Print Markdown on stdout and nothing else."""
+    json: Flag = False
+    """Print one JSON object on stdout and nothing else."""
+
+
+@dataclass
 class Check:
     """Check every file of a run, and say what each analysis can and cannot read from it."""
 
@@ -75,16 +89,34 @@ class Train:
 
 
 @dataclass
+class Study:
+    """Train every method of a study with several seeds; stop it at any time, the same command goes on."""
+
+    plan: Positional[Annotated[str, arg(metavar="STUDY", help_behavior_hint="")]]
+    """A built-in study (tiny), or the path of your own (./mine.toml)."""
+    out: Out = None
+    """Directory of the study; study-NAME by default."""
+    seeds: Annotated[int | None, arg(metavar="N", help_behavior_hint="")] = None
+    """Seeds of each method, instead of the file's."""
+    jobs: Annotated[int, arg(metavar="N")] = 2
+    """Runs at a time, each on one core."""
+    keep: Literal["tables", "rollouts"] = "tables"
+    """Keep the tables of the analyses (some 40 kB a run), or every rollout too (some 10 MB a run)."""
+    dry_run: Flag = False
+    """Print the plan and its estimated time, and do nothing."""
+
+
+@dataclass
 class List:
-    """List trainers, analyses, figures, advantage estimators and tasks."""
+    """List trainers, analyses, figures, advantages, studies and tasks."""
 
 
 @dataclass
 class Copy:
-    """Copy a recipe to edit it: entropy-lab copy analyses/covariance ."""
+    """Copy a recipe or a study to edit it: entropy-lab copy analyses/covariance ."""
 
     recipe: Positional[Annotated[str, arg(metavar="KIND/NAME", help_behavior_hint="")]]
-    """trainers/NAME, analyses/NAME or figures/NAME."""
+    """trainers/NAME, analyses/NAME, figures/NAME or studies/NAME."""
     target: Positional[Annotated[Path, arg(metavar="TARGET", help_behavior_hint="")]] = Path()
     """A folder, or the new file."""
 
@@ -100,8 +132,10 @@ class Demo:
 Command = (
     Annotated[Analyze, subcommand("analyze")]
     | Annotated[Figures, subcommand("figures")]
+    | Annotated[Claims, subcommand("claims")]
     | Annotated[Check, subcommand("check")]
     | Annotated[Train, subcommand("train")]
+    | Annotated[Study, subcommand("study")]
     | Annotated[List, subcommand("list")]
     | Annotated[Copy, subcommand("copy")]
     | Annotated[Demo, subcommand("demo")]

@@ -26,8 +26,9 @@ FLOORS = {
     **dict.fromkeys(("batches", "fold", "study", "rl", "readers", "integrations"), 4),
     **dict.fromkeys(("recipes",), 5),
     **dict.fromkeys(("plots",), 6),
-    **dict.fromkeys(("analysis", "figure", "summary"), 7),
-    **dict.fromkeys(("cli", "commands"), 8),
+    **dict.fromkeys(("analysis", "figure", "summary", "claims"), 7),
+    **dict.fromkeys(("studies",), 8),
+    **dict.fromkeys(("cli", "commands"), 9),
 }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -15,14 +17,15 @@ from entropy_lab.study import Study, open_study
 def run(command: Figures) -> None:
     """Analyse every run, draw, and say where the pictures are and what could not be drawn."""
     study = open_study(command.study)
-    runs = _analysed(study)
+    runs = analysed(study)
     out = command.out or command.study
     files, tables = draw_all(runs, command.names, out / "figures")
     for name, table in tables.items():
         table.write(out / "tables" / f"{name}.parquet")
     screen = console()
-    methods = {run.label: sum(other.label == run.label for other in runs) for run in runs}
-    screen.print("runs     " + ", ".join(f"{label} × {n}" for label, n in methods.items()))
+    for model in dict.fromkeys(run.model for run in runs):
+        counts = Counter(run.label for run in runs if run.model == model)
+        screen.print("runs     " + ", ".join(f"{label} × {n}" for label, n in counts.items()) + _of(model, runs))
     for name, table in tables.items():
         pictures = [str(file) for file in files if file.stem == name]
         screen.print(f"{name:8} {' '.join(pictures)}")
@@ -32,7 +35,13 @@ def run(command: Figures) -> None:
         screen.print("nothing to draw: no run has the tables of a figure; entropy-lab check RUN says what is missing")
 
 
-def _analysed(study: Study) -> list[RunTables]:
+def _of(model: str, runs: list[RunTables]) -> str:
+    """Name the setting where there are several."""
+    return f" ({model})" if model and len({run.model for run in runs}) > 1 else ""
+
+
+def analysed(study: Study) -> list[RunTables]:
+    """Give the tables of every run, with a bar on stderr where that is a terminal."""
     screen = Console(stderr=True)
     if not screen.is_terminal:
         return [tables_of(run) for run in study.runs]
