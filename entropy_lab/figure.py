@@ -11,7 +11,7 @@ from entropy_lab import recipes
 from entropy_lab.analysis import analyze_all
 from entropy_lab.errors import RunFormatError
 from entropy_lab.files import replacing
-from entropy_lab.plots.panels import collect
+from entropy_lab.plots.collect import collect
 from entropy_lab.plots.series import RunTables
 from entropy_lab.run import Run
 from entropy_lab.schema import ANALYSES
@@ -68,7 +68,7 @@ def collected(source: Table | Run | Study | str | Path, name: str) -> Table:
     Returns
     -------
     Table
-        One row per point drawn, see ``entropy_lab.plots.panels.collect``.
+        One row per point drawn, see ``entropy_lab.plots.collect.collect``.
 
     Examples
     --------
@@ -100,7 +100,8 @@ def tables_of(run: Run, tables: Mapping[str, Table] | None = None) -> RunTables:
     Returns
     -------
     RunTables
-        Labelled with ``method.label`` of run.json, else with the method's name and parameters.
+        Labelled with ``method.label`` of run.json, else with the method's name and parameters; its row of panels is
+        ``setting``, else ``model``.
 
     Raises
     ------
@@ -120,7 +121,7 @@ def tables_of(run: Run, tables: Mapping[str, Table] | None = None) -> RunTables:
         seed=run.info.get("seed"),
         group_size=run.info.get("group_size"),
         tables=tables,
-        model=str(run.info.get("model") or ""),
+        model=str(run.info.get("setting") or run.info.get("model") or ""),
     )
 
 

@@ -8,7 +8,7 @@ step removes entropy.
 from matplotlib.figure import Figure
 
 from entropy_lab.plots import drawing, page, style
-from entropy_lab.plots.panels import Panel
+from entropy_lab.plots.panels import Panel, panels_of
 from entropy_lab.table import Table
 
 PANELS: tuple[Panel, ...] = (
@@ -36,7 +36,7 @@ PANELS: tuple[Panel, ...] = (
     ),
     Panel(
         key="c",
-        title="Covariance of log π and A",
+        title="Cov(log π, A)",
         analysis="covariance",
         x=("accuracy",),
         y="covariance",
@@ -64,10 +64,11 @@ def draw(table: Table) -> Figure:
     Returns
     -------
     matplotlib.figure.Figure
-        6.75 inches wide.
+        6.75 inches wide; a panel (c) for each model.
     """
     with style.context():
-        figure, cells = page.sheet(table, columns=3, height=2.0)
+        columns = 3 if len(panels_of(table)) <= 3 else 2
+        figure, cells = page.sheet(table, columns=columns, height=2.0)
         for cell in cells:
             drawing.draw_panel(cell)
             cell.axes.set_xlim(-0.05, 1.05)

@@ -27,6 +27,7 @@ PANELS: tuple[Panel, ...] = (
         y_label="Δ log π(y|x)",
         unit="nats/rollout",
         methods=("reinforce", "neg_only"),
+        sparse=True,
         window=11,
         zero_line=True,
     ),

@@ -21,7 +21,7 @@ PANELS: tuple[Panel, ...] = (
         x=("step",),
         y="reward",
         y_label="reward",
-        unit="mean of rollouts",
+        unit="mean",
         methods=MAIN,
         window=11,
     ),
@@ -45,7 +45,7 @@ def draw(table: Table) -> Figure:
         6.75 inches wide; rows of panels for each model.
     """
     with style.context():
-        figure, cells = page.sheet(table, columns=3)
+        figure, cells = page.sheet(table, columns=4, height=1.7)
         for cell in cells:
             drawing.draw_panel(cell)
     return figure

@@ -1,17 +1,24 @@
-"""Table 1: accuracy of every method on every benchmark, and their average.
+"""Table 1: accuracy of every method on every benchmark, ours with intervals beside the paper's published numbers.
 
-Sampled answers (the mean over k of them, avg@k) and greedy ones stand apart. The step is the last validation of each
-run; ``at="best:MATH-500"`` below is the paper's rule, which chooses on a benchmark that it then reports.
+First the averages of all settings, then a table for each setting and way of decoding: greedy, the mean over k sampled
+answers (avg@k) and the share of problems that one of k solves (pass@k). The step is the last validation of each run;
+``at="best:MATH-500"`` below is the paper's rule, which chooses on a benchmark that it then reports.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import polars as pl
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
-from entropy_lab.plots import page, style
-from entropy_lab.plots.panels import Panel
+from entropy_lab.plots import style
+from entropy_lab.plots.page import series_of
+from entropy_lab.plots.panels import Panel, panels_of
+from entropy_lab.plots.points import between
+from entropy_lab.plots.published import MARK, table_order
+from entropy_lab.plots.scores import AVERAGE
+from entropy_lab.plots.tabular import Column, Entry, Grid, draw_grid, entry_of
+from entropy_lab.plots.text import LINE, footnote
 from entropy_lab.table import Table
 
 COMPARES = True
@@ -31,20 +38,19 @@ PANELS: tuple[Panel, ...] = (
         interval="bootstrap interval over problems",
         kind="scores",
         at="last",
+        published=True,
     ),
 )
 
-LINE, COLUMN = 0.125, 0.8
-"""Inches: height of a line of text, least width of a column of numbers."""
+Section = tuple[str, list[tuple[str, list[Entry]]]]
+"""Heading and rows of a part of a table."""
 
-Cell = tuple[str, str, bool]
-"""Mean, range, and whether it is the best beyond the seeds' ranges."""
-Block = tuple[str, list[tuple[str, str]], list[tuple[str, list[Cell]]]]
-"""Title, header (benchmark, avg@k) and rows (series, cells) of one table."""
+TALLEST = 9.0
+"""Inches of a page: where all tables do not fit, the picture leaves out those of single benchmarks."""
 
 
 def draw(table: Table) -> Figure:
-    """Draw the table; the best of a column is bold where its range over seeds lies above all others.
+    """Draw the tables; the best of a column is bold where its interval lies above all others.
 
     Parameters
     ----------
@@ -54,26 +60,28 @@ def draw(table: Table) -> Figure:
     Returns
     -------
     matplotlib.figure.Figure
-        6.75 inches wide, more where many benchmarks or long names need it; a table for sampled answers and one for
-        greedy ones, for each model.
+        6.75 inches wide, more where many benchmarks or long names need it. The averages and the published table; those
+        of single benchmarks, too, where one page holds them all.
     """
-    blocks = _blocks(table)
-    names = max((page.inches(label) for *_, rows in blocks for label, _ in rows), default=0) + 0.2
-    width = max(style.WIDTH, names + COLUMN * max((len(header) for _, header, _ in blocks), default=0))
-    notes = page.footnote(table, width)
-    lines = sum(4.6 + 2.3 * len(rows) for _, _, rows in blocks) + len(notes) * 1.1 + 0.7
+    first, ours, theirs = _grids(table)
+    grids = [*first, *ours, *theirs]
+    width = max(style.WIDTH, *(grid.width for grid in grids)) if grids else style.WIDTH
+    notes = footnote(table, width)
+    if first and sum(grid.height(width) for grid in grids) + len(notes) * LINE > TALLEST:
+        grids = [*first, *theirs]
+        notes = footnote(table, width, ["Single benchmarks: in the Markdown file beside this picture"])
+    heights = [grid.height(width) for grid in grids]
+    total = sum(heights) + len(notes) * LINE + 0.12
     with style.context():
-        figure = Figure(figsize=(width, lines * LINE))
-        top = 1.0
-        for block in blocks:
-            _draw_block(figure, block, (top, lines, names))
-            top += 4.6 + 2.3 * len(block[2])
-        figure.text(0.08 / width, 0.4 / lines, "\n".join(notes), color=style.GREY, linespacing=1.3)
+        figure = Figure(figsize=(width, total))
+        for number, grid in enumerate(grids):
+            draw_grid(figure, grid, sum(heights[:number]))
+        figure.text(0.08 / width, 0.05 / total, "\n".join(notes), color=style.GREY, linespacing=1.3, va="bottom")
     return figure
 
 
 def to_markdown(table: Table) -> str:
-    """Write the table as Markdown, for terminals and README files.
+    """Write all tables as Markdown, for terminals and README files.
 
     Parameters
     ----------
@@ -83,64 +91,82 @@ def to_markdown(table: Table) -> str:
     Returns
     -------
     str
-        One table for each block of the figure, with its title, and the footnote.
+        The averages, a table for each setting and way of decoding, the published table, and the footnote.
     """
-    parts = []
-    for title, header, rows in _blocks(table):
-        lines = [["method", *(" ".join(names).strip() for names in header)], ["---"] + ["---:"] * len(header)]
-        lines += [[label, *(_markdown(cell) for cell in cells)] for label, cells in rows]
-        parts.append(f"{title}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines))
-    return "\n\n".join([*parts, *([" ".join(notes)] if (notes := page.footnote(table)) else [])]) + "\n"
+    first, ours, theirs = _grids(table)
+    parts = [grid.to_markdown() for grid in (*first, *ours, *theirs)]
+    return (
+        "\n\n".join(
+            [*parts, *([" ".join(notes).replace("\N{NO-BREAK SPACE}", " ")] if (notes := footnote(table)) else [])]
+        )
+        + "\n"
+    )
 
 
-def _markdown(cell: Cell) -> str:
-    mean, span, best = cell
-    return (f"**{mean}**" if best else mean) + (f" {span}" if span else "")
+def _grids(table: Table) -> tuple[list[Grid], list[Grid], list[Grid]]:
+    """Make the averages (none where they are one column), a table for each panel of ours, and the published one."""
+    panels = [panel for panel in panels_of(table) if not panel["published"]]
+    theirs = [panel for panel in panels_of(table) if panel["published"]]
+    first = _averages(table, panels, theirs)
+    singles = [[_single(table, panel) for panel in part] for part in (panels, theirs)]
+    return [first] if len(first.columns) > 1 else [], singles[0], singles[1]
 
 
-def _blocks(table: Table) -> list[Block]:
-    blocks = []
-    for panel in page.panels_of(table):
-        rows = table.frame.filter((pl.col("panel") == panel["key"]) & (pl.col("model") == panel["model"]))
-        columns = rows.sort("x").unique("benchmark", keep="first", maintain_order=True)
-        sampled = panel["key"] != "greedy"
-        header = [(name, f"avg@{k}" if k and sampled else "") for name, k in columns.select("benchmark", "k").rows()]
-        found = {(row["series"], row["benchmark"]): _cell(row) for row in rows.iter_rows(named=True)}
-        labels = page.legend_order(rows)
-        body = [(label, [found.get((label, name), ("–", "", False)) for name, _ in header]) for label in labels]
-        blocks.append((" · ".join(filter(None, (panel["model"], panel["title"]))), header, body))
-    return blocks
+def _rows(table: Table, panel: Mapping[str, Any]) -> pl.DataFrame:
+    return table.frame.filter((pl.col("panel") == panel["key"]) & (pl.col("model") == panel["model"]))
 
 
-def _cell(row: dict[str, float]) -> Cell:
-    if row["y"] is None:
-        return "–", "", False
-    span = f"({100 * row['low']:.1f}–{100 * row['high']:.1f})" if row["low"] is not None else ""
-    return f"{100 * row['y']:.1f}", span, bool(row["best"])
+def _single(table: Table, panel: Mapping[str, Any]) -> Grid:
+    """Every benchmark of one setting and way of decoding."""
+    rows = _rows(table, panel)
+    heads = rows.sort("x").unique("benchmark", keep="first", maintain_order=True).select("benchmark", "k").rows()
+    columns = [Column(name, _answers(panel, k)) for name, k in heads]
+    found = {(row["series"], row["benchmark"]): entry_of(row) for row in rows.iter_rows(named=True)}
+    body = {label: [found.get((label, name), Entry()) for name, _ in heads] for label in rows["series"].unique()}
+    return Grid(" · ".join(filter(None, (panel["model"], panel["title"]))), columns, _sections(rows, body))
 
 
-def _draw_block(figure: Figure, block: Block, place: tuple[float, float, float]) -> None:
-    (title, header, rows), (top, lines, names) = block, place
-    width = figure.get_figwidth()
-    left, right = 0.08 / width, 1 - 0.08 / width
-    step = (right - names / width) / max(len(header), 1)
-    centres = [names / width + (i + 0.5) * step for i in range(len(header))]
+def _averages(table: Table, panels: list[Mapping[str, Any]], theirs: list[Mapping[str, Any]]) -> Grid:
+    """Put the means of every setting and way of decoding side by side, and the published one of the same method."""
+    columns: list[Column] = []
+    cells: list[dict[str, Entry]] = []
+    for panel in panels:
+        rows = _rows(table, panel)
+        answers = sorted(set(rows["k"].drop_nulls()))
+        named = _answers(panel, between(answers)) if answers else ""
+        columns.append(Column(named or panel["key"], group=panel["model"] or "ours"))
+        one = rows.filter((pl.col("benchmark") == AVERAGE) | (pl.col("benchmark").n_unique() == 1))
+        cells.append({row["series"]: entry_of(row) for row in one.iter_rows(named=True)})
+    for panel in theirs:
+        average = _rows(table, panel).filter(pl.col("benchmark") == AVERAGE)
+        values = {row["series"]: entry_of(row) for row in average.iter_rows(named=True)}
+        columns.append(Column("Avg.", group=f"published{MARK}"))
+        cells.append({ours: values[other] for ours, other in table.metadata["beside"].items()})
+    rows = table.frame.filter(pl.col("published").is_null())
+    body = {label: [column.get(label, Entry()) for column in cells] for label in rows["series"].unique()}
+    sections = [*_sections(rows, body), *_agreement(table, panels, len(theirs))]
+    return Grid("Accuracy (%), mean over benchmarks", columns, sections)
 
-    def write(x: float, line: float, text: str, **settings: Any) -> None:  # noqa: ANN401 - matplotlib's own
-        if text:
-            figure.text(x, 1 - line / lines, text, va="center", **settings)
 
-    write(left, top, title, size=style.FONT_SIZE + 0.5)
-    for x, (name, k) in zip(centres, header, strict=True):
-        write(x, top + (1.4 if k else 1.85), page.fitted(name, step * width), ha="center")
-        write(x, top + 2.35, k, ha="center", color=style.GREY)
-    for number, (label, cells) in enumerate(rows):
-        line = top + 3.7 + 2.3 * number
-        write(left, line + 0.45, label)
-        for x, (mean, span, best) in zip(centres, cells, strict=True):
-            write(x, line if span else line + 0.45, mean, ha="center", weight="bold" if best else "normal")
-            write(x, line + 0.95, span, ha="center", color=style.GREY)
-    bottom = top + 3.2 + 2.3 * len(rows)
-    for line, weight in ((top + 0.75, 0.8), (top + 2.95, 0.5), (bottom, 0.8)):
-        height = 1 - line / lines
-        figure.add_artist(Line2D([left, right], [height, height], color="black", linewidth=weight))
+def _agreement(table: Table, panels: list[Mapping[str, Any]], n_others: int) -> list[Section]:
+    """How well the order of the methods in each column agrees with the published one."""
+    found = {(one["model"], one["panel"]): one for one in table.metadata["agreement"]}
+    if not found:
+        return []
+    ones = [found.get((panel["model"], panel["key"])) for panel in panels]
+    means = [Entry(f"{one['spearman']:.2f}") if one else Entry() for one in ones]
+    seeds = [Entry(f"{one['low']:.2f}…{one['high']:.2f}") if one and one["n_seeds"] else Entry() for one in ones]
+    others = [Entry("")] * n_others
+    rows = [(f"ρ with published{MARK}", means + others), ("ρ of single seeds", seeds + others)]
+    return [("order of the methods", rows)]
+
+
+def _sections(rows: pl.DataFrame, body: Mapping[str, list[Entry]]) -> list[Section]:
+    paper, beyond = table_order(series_of(rows))
+    parts = [("", paper), ("beyond the paper" if paper else "", beyond)]
+    return [(heading, [(label, body[label]) for label in labels]) for heading, labels in parts if labels]
+
+
+def _answers(panel: Mapping[str, Any], k: int | str | None) -> str:
+    """How many answers a number is over; a panel of pass@k or of greedy answers says so in its title."""
+    return f"avg@{k}" if k and panel["key"] in ("sampled", "undeclared", "published") else ""

@@ -49,6 +49,13 @@ def test_the_analysis_of_the_recipes_page_runs(run):
     assert el.analyze(run, "./mine.py").frame["len"].sum() == 160
 
 
+def test_the_controller_of_the_advantages_page_runs():
+    scope: dict[str, object] = {}
+    exec(compile(python_blocks("docs/advantages.md")[0], "docs/advantages.md", "exec"), scope)
+    assert scope["controller"].values() == scope["controller"].state()
+    assert scope["controller"].values()["entropy_target"] == 0.2
+
+
 def test_the_writer_of_the_format_page_runs(run):
     block = next(block for block in python_blocks("docs/run-format.md") if "RunWriter" in block)
 

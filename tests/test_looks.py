@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from entropy_lab.advantages import get, names
+from entropy_lab.plots.series import PAPER as PAPERS_METHODS
 from entropy_lab.plots.series import family
 from entropy_lab.plots.style import look, looks
 
@@ -79,7 +80,9 @@ def spell(name):
 def test_no_two_methods_of_the_paper_share_a_look():
     every = [look("", *spell(name)) for name in {name for group in PAPER.values() for name in group}]
     sweep = [
-        look("", method, {f"beta_{method[:3]}": b}) for method in ("pos_only", "neg_only") for b in (0.25, 0.75, 0.9)
+        look("", method, {f"beta_{method[:3]}": b})
+        for method in ("pos_only", "neg_only")
+        for b in (0.25, 0.4, 0.75, 0.9)
     ]
     assert len({(found.color, found.dash) for found in every + sweep}) == len(every + sweep)
 
@@ -100,6 +103,17 @@ def test_runs_of_one_method_are_told_apart_only_within_a_panel():
     found = looks([[("b", "grpo", {}), ("a", "grpo", {}), ("c", "grpo", {})], [("d", "grpo", {})]])
     assert found["a"] == found["d"] == look("", "grpo", {})
     assert len({found[label] for label in "abc"}) == 3
+
+
+def test_every_method_of_the_paper_has_a_look_and_rank_of_its_own():
+    found = [look("", *spell_any(name)) for name in PAPERS_METHODS]
+    assert len({(one.color, one.dash, one.marker) for one in found}) == len(found)
+    assert len({one.rank for one in found}) == len(found)
+    assert max(one.rank for one in found) < look("", "rloo", {}).rank
+
+
+def spell_any(name):
+    return (name, {}) if "entropy_advantage" not in name else ("entropy_advantage", {})
 
 
 def test_legends_follow_the_papers_tables():

@@ -9,14 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from scipy import stats
 
 from entropy_lab import schema
 from entropy_lab.advantages import fingerprint, get
 from entropy_lab.errors import ParameterError
-from entropy_lab.plots.panels import Panel, collect
+from entropy_lab.plots.collect import collect
+from entropy_lab.plots.panels import Panel
 from entropy_lab.plots.points import common_decoding, mean_over, points_of_run
 from entropy_lab.plots.scores import AVERAGE, chosen_steps, scores
-from entropy_lab.plots.series import RunTables, over_seeds, running_mean
+from entropy_lab.plots.series import INTERVAL, RunTables, interval_factors, over_seeds, running_mean
 from entropy_lab.table import Table
 
 ENTROPY = Panel("a", "Entropy", "entropy", ("step",), "entropy", "entropy", "nats/token", low="ci_low", high="ci_high")
@@ -52,14 +54,47 @@ def score_rows(values, benchmark="M"):
 # Seeds and smoothing
 
 
-def test_mean_and_range_over_seeds_by_hand():
+def test_mean_and_interval_over_seeds_by_hand():
     runs = [entropy_run(seed=k, values=v) for k, v in enumerate([(0.1, 0.5), (0.2, 0.6), (0.6, 0.1)])]
     table = collect("f", [ENTROPY], runs)
-    expected = [(0.0, 0.3, 0.1, 0.6, 3, "range over seeds"), (1.0, 0.4, 0.1, 0.6, 3, "range over seeds")]
     found = table.frame.select("x", "y", "low", "high", "n_seeds", "band").rows()
-    assert [row[4:] for row in found] == [row[4:] for row in expected]
-    np.testing.assert_allclose([row[:4] for row in found], [row[:4] for row in expected], rtol=1e-15)
-    assert table.metadata["panels"][0]["notes"] == ["band = range (min–max) over 3 seeds"]
+    for (x, y, low, high, *rest), values in zip(found, ([0.1, 0.2, 0.6], [0.5, 0.6, 0.1]), strict=True):
+        expected = stats.t.interval(0.95, 2, np.mean(values), stats.sem(values))
+        assert (y, low, high) == pytest.approx((np.mean(values), *expected), rel=1e-12), x
+        assert rest == [3, INTERVAL]
+    assert table.metadata["panels"][0]["notes"] == ["band = 95 % interval of the mean over 3 seeds (Student's t)"]
+
+
+def test_two_seeds_have_a_range():
+    table = collect("f", [ENTROPY], [entropy_run(seed=0, values=[0.1, 0.5]), entropy_run(seed=1, values=[0.3, 0.2])])
+    assert table.frame.select("low", "high").rows() == [(0.1, 0.3), (0.2, 0.5)]
+    assert table.metadata["panels"][0]["notes"] == ["band = range (min–max) over 2 seeds"]
+
+
+def test_an_interval_needs_three_values_at_its_point():
+    values = [(0.4, 0.3), (0.2, 0.1), (0.3, np.nan)]
+    table = collect("f", [ENTROPY], [entropy_run(seed=k, values=v) for k, v in enumerate(values)])
+    assert table.frame["n_seeds"].to_list() == [3, 2]
+    assert table.frame["y"].to_list() == pytest.approx([0.3, 0.2])
+    assert [low is None for low in table.frame["low"]] == [False, True]
+
+
+def test_an_interval_keeps_to_what_a_share_can_be():
+    panel = Panel("c", "Solved", "solve_rates", ("epoch",), "all_solved", "share", "%", bounds=(0, 1))
+    runs = [
+        RunTables("A", "grpo", {}, k, 8, {"solve_rates": Table.of("solve_rates", {"epoch": [0], "all_solved": [y]})})
+        for k, y in enumerate([0.0, 0.01, 0.03])
+    ]
+    row = collect("f", [panel], runs).frame.row(0, named=True)
+    assert row["low"] == 0
+    assert 0.03 < row["high"] < 1
+
+
+@given(st.integers(3, 12), st.data())
+def test_the_half_width_is_that_of_scipys_t_interval(n, data):
+    values = data.draw(hnp.arrays(np.float64, n, elements=st.floats(-9, 9)))
+    half = interval_factors([n])[n] * values.std(ddof=1)
+    assert half == pytest.approx(stats.t.ppf(0.975, n - 1) * stats.sem(values), abs=1e-12)
 
 
 def test_one_seed_keeps_the_interval_of_its_analysis():
@@ -68,14 +103,16 @@ def test_one_seed_keeps_the_interval_of_its_analysis():
     assert table.metadata["panels"][0]["notes"] == ["band = 90 % bootstrap interval over prompts"]
 
 
-def test_both_meanings_of_a_band_are_said_when_both_are_drawn():
+def test_all_meanings_of_a_band_are_said_when_both_are_drawn():
     runs = [entropy_run(seed=0), entropy_run(seed=1), entropy_run("Dr.GRPO", method="dr_grpo")]
+    runs += [entropy_run("RLOO", k, method="rloo", values=[0.1, 0.2 + 0.1 * k, 0.3]) for k in range(3)]
     table = collect("f", [ENTROPY], runs)
     assert table.metadata["panels"][0]["notes"] == [
-        "band = range (min–max) over 2 seeds",
+        "band = 95 % interval of the mean over 3 seeds (Student's t)",
+        "band = range (min–max) over 2 seeds where there are two",
         "band = 90 % bootstrap interval over prompts where there is one seed",
     ]
-    assert set(table.frame["band"]) == {"range over seeds", "bootstrap interval over prompts"}
+    assert set(table.frame["band"]) == {INTERVAL, "range over seeds", "bootstrap interval over prompts"}
 
 
 def test_a_point_that_half_of_the_seeds_lack_has_no_mean():
@@ -107,8 +144,14 @@ def test_over_seeds_agrees_with_numpy(values):
             assert found[x]["y"] is None
             continue
         assert found[x]["y"] == pytest.approx(known.mean(), abs=1e-12)
-        if runs > 1:
-            assert (found[x]["low"], found[x]["high"]) == (known.min(), known.max())
+        ends = found[x]["low"], found[x]["high"]
+        if runs == 2:
+            assert ends == (known.min(), known.max())
+        elif len(known) == 3:
+            half = stats.t.ppf(0.975, 2) * known.std(ddof=1) / np.sqrt(3)
+            assert ends == pytest.approx((known.mean() - half, known.mean() + half), abs=1e-9)
+        else:
+            assert ends == (None, None)
 
 
 @given(
@@ -232,9 +275,10 @@ def test_each_benchmark_gets_a_panel_of_its_own():
     panel = Panel(**{**vars(VALIDATION), "one_per": "benchmark", "low": "ci_low", "high": "ci_high"})
     table = collect("f", [panel], [validation_run([answers(0, "B", 0.4), answers(0, "A", 0.2)])])
     assert [(one["key"], one["title"]) for one in table.metadata["panels"]] == [
-        ("b1", "A, greedy"),
-        ("b2", "B, greedy"),
+        ("b1", "A"),
+        ("b2", "B"),
     ]
+    assert all("greedy" in one["notes"] for one in table.metadata["panels"])
     assert table.frame.select("panel", "y", "low").rows() == [("b1", 0.2, 0.1), ("b2", 0.4, pytest.approx(0.3))]
 
 
@@ -318,31 +362,42 @@ def test_the_last_complete_validation_is_chosen():
 @pytest.mark.parametrize(
     ("values", "best"),
     [
-        ({"A": [0.5, 0.6], "B": [0.3, 0.4]}, ["A"]),
-        ({"A": [0.5, 0.6], "B": [0.3, 0.55]}, []),  # ranges overlap
-        ({"A": [0.5, 0.6], "B": [0.3, 0.5]}, []),  # they touch
-        ({"A": [0.5, 0.6]}, []),  # nothing to be better than
-        ({"A": [0.6], "B": [0.3]}, []),  # one seed has no range
-        ({"A": [0.5, 0.6], "B": [0.3]}, []),
-        ({"A": [0.6, 0.6], "B": [0.6, 0.6], "C": [0.1, 0.2]}, []),  # a tie
-        ({"A": [0.3, 0.9], "B": [0.7, 0.8]}, []),
+        ({"A": [0.6, 0.61, 0.62], "B": [0.3, 0.31, 0.32]}, ["A"]),
+        ({"A": [0.6, 0.61, 0.62], "B": [0.58, 0.59, 0.60]}, []),  # all of A above all of B, but their intervals overlap
+        ({"A": [0.6, 0.61, 0.62]}, []),  # nothing to be better than
+        ({"A": [0.6, 0.61], "B": [0.3, 0.31]}, []),  # two seeds have no interval
+        ({"A": [0.6], "B": [0.3]}, []),
+        ({"A": [0.6, 0.61, 0.62], "B": [0.3, 0.31]}, []),
+        ({"A": [0.6, 0.6, 0.6], "B": [0.6, 0.6, 0.6], "C": [0.1, 0.2, 0.3]}, []),  # a tie
+        ({"A": [0.3, 0.9, 0.6], "B": [0.5, 0.51, 0.52]}, []),
     ],
 )
-def test_the_best_is_marked_only_beyond_all_other_ranges(values, best):
+def test_the_best_is_marked_only_beyond_all_other_intervals(values, best):
     rows = score_rows(values)
-    table = scores(rows, dict.fromkeys(rows["run"], 1))
-    assert table.filter("best")["series"].to_list() == best
+    assert scores(rows).filter("best")["series"].to_list() == best
+
+
+@pytest.mark.parametrize(
+    ("base", "best"),
+    [([0.3], ["A"]), ([0.61], []), ([0.9], [])],  # a base policy of one seed is no rival, but is to be exceeded
+)
+def test_the_base_policy_needs_no_seeds_but_must_be_exceeded(base, best):
+    rows = score_rows({"A": [0.6, 0.61, 0.62], "B": [0.3, 0.31, 0.32], "base": base})
+    rows = rows.with_columns(
+        pl.when(pl.col("series") == "base").then(pl.col("y")).alias(end) for end in ("low", "high")
+    )
+    assert scores(rows, {"base"}).filter("best")["series"].to_list() == best
 
 
 def test_the_average_column_is_the_mean_of_each_seeds_means():
     rows = pl.concat([score_rows({"S": [0.2, 0.4]}, "A"), score_rows({"S": [0.6, 0.5]}, "B")])
-    table = scores(rows, {0: 1, 1: 1}).filter(pl.col("benchmark") == AVERAGE)
+    table = scores(rows).filter(pl.col("benchmark") == AVERAGE)
     assert table.select("y", "low", "high", "n_seeds").row(0) == pytest.approx((0.425, 0.4, 0.45, 2))
 
 
 def test_a_method_that_lacks_a_benchmark_has_no_average():
     rows = pl.concat([score_rows({"S": [0.2], "T": [0.3]}, "A"), score_rows({"S": [0.6]}, "B")])
-    table = scores(rows, {0: 1, 1: 1}).filter((pl.col("benchmark") == AVERAGE) & pl.col("y").is_not_null())
+    table = scores(rows).filter((pl.col("benchmark") == AVERAGE) & pl.col("y").is_not_null())
     assert table["series"].to_list() == ["S"]
 
 

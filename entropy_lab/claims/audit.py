@@ -45,7 +45,8 @@ class _Judged:
 
     @property
     def reason(self) -> str:
-        return "; ".join(dict.fromkeys(part.reason for part in self.parts if part.reason))
+        reasons = (reason for part in self.parts for reason in part.reason.split("; ") if reason)
+        return "; ".join(dict.fromkeys(reasons))
 
 
 def audit(

@@ -55,6 +55,8 @@ def validation_accuracy(key: str, methods: tuple[str, ...], *, each_benchmark: b
         decoding=True,
         average_over="" if each_benchmark else "benchmark",
         one_per="benchmark" if each_benchmark else "",
+        note="not smoothed",
+        baseline=True,
         bounds=(0, 1),
     )
 

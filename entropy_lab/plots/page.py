@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import json
 import math
-import textwrap
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -20,15 +19,15 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import Normal, Stroke
 from matplotlib.ticker import FuncFormatter, MaxNLocator, ScalarFormatter
 
-from entropy_lab.errors import ParameterError
+from entropy_lab.plots.panels import panels_of
 from entropy_lab.plots.style import FONT_SIZE, GREY, WIDTH, Look, Series, looks, styled_line
+from entropy_lab.plots.text import LINE, fitted, footnote, inches
 from entropy_lab.table import Table
 
 _LEFT, _RIGHT, _TITLE, _BELOW = 0.52, 0.09, 0.25, 0.36
 """Inches around the axes of a panel: for y labels, free, for the title, for x labels."""
-_LINE: Final = FONT_SIZE * 1.3 / 72
-_CHARACTER: Final = FONT_SIZE * 0.54 / 72
-"""Inches of one line of text, and of its average character."""
+_LARGER: Final = (FONT_SIZE + 0.5) / FONT_SIZE
+"""Size of titles in that of other text."""
 _BOLD: Final = [Stroke(linewidth=0.35, foreground="black"), Normal()]
 """Outlines for letters: a second font would cost 0.1 s in every PDF."""
 
@@ -55,44 +54,13 @@ class Cell:
     looks: Mapping[str, Look]
 
 
-def panels_of(table: Table) -> list[Mapping[str, Any]]:
-    """Give the descriptions of a figure's panels.
-
-    Parameters
-    ----------
-    table
-        As `entropy_lab.plots.panels.collect` makes it.
-
-    Returns
-    -------
-    list
-        Fields of `entropy_lab.plots.panels.Drawn`, one mapping for each panel.
-
-    Raises
-    ------
-    ParameterError
-        The table is of another origin: an analysis' own, say.
-
-    Examples
-    --------
-    >>> panels_of(Table("entropy", pl.DataFrame()))
-    Traceback (most recent call last):
-    entropy_lab.errors.ParameterError: table entropy: has no panels; the table of a figure. Hint: make it with \
-entropy_lab.plots.panels.collect
-    """
-    if "panels" not in table.metadata:
-        hint = "make it with entropy_lab.plots.panels.collect"
-        raise ParameterError(f"table {table.name}", "has no panels", "the table of a figure", hint)
-    return list(table.metadata["panels"])
-
-
 def sheet(table: Table, *, columns: int = 2, height: float = 1.9) -> tuple[Figure, list[Cell]]:
     """Lay out a figure: empty axes with titles and axis labels, one legend, and a footnote that says what is shown.
 
     Parameters
     ----------
     table
-        As `entropy_lab.plots.panels.collect` makes it.
+        As `entropy_lab.plots.collect.collect` makes it.
     columns
         Panels side by side; fewer when there are fewer panels.
     height
@@ -111,7 +79,8 @@ def sheet(table: Table, *, columns: int = 2, height: float = 1.9) -> tuple[Figur
 
     Examples
     --------
-    >>> from entropy_lab.plots.panels import Panel, collect
+    >>> from entropy_lab.plots.collect import collect
+    >>> from entropy_lab.plots.panels import Panel
     >>> curve = Panel("a", "Correct", "", ("accuracy",), "positive", "advantage", "1", estimators=("grpo",))
     >>> figure, cells = sheet(collect("mine", [curve], []))
     >>> [float(inches) for inches in figure.get_size_inches().round(2)], cells[0].axes.get_ylabel()
@@ -121,23 +90,26 @@ def sheet(table: Table, *, columns: int = 2, height: float = 1.9) -> tuple[Figur
     columns = max(1, min(columns, len(panels)))
     width = WIDTH if columns > 1 else WIDTH / 2
     places, tops, depth = _places(panels, columns, height)
-    found = looks([_series(rows) for rows in table.frame.partition_by("panel", "model", maintain_order=True)])
+    found = looks([series_of(rows) for rows in table.frame.partition_by("panel", "model", maintain_order=True)])
     entries = _entries(found)
     widths = [inches(label) + 0.5 for label in entries]
     n_columns = _legend_columns(widths, width - 0.1)
-    strip = math.ceil(len(entries) / n_columns) * _LINE
-    free = _free_place(places, columns, width, height, len(entries) * _LINE, max(widths, default=0))
+    strip = math.ceil(len(entries) / n_columns) * LINE
+    free = _free_place(places, columns, width, height, len(entries) * LINE, max(widths, default=0))
     notes = footnote(table, width)
-    total = depth + (strip + 0.06 if found and not free else 0) + len(notes) * _LINE + 0.06
+    total = depth + (strip + 0.06 if found and not free else 0) + len(notes) * LINE + 0.06
     figure = Figure(figsize=(width, total))
     cells = []
-    for panel, (column, top) in zip(panels, places, strict=True):
-        cells.append(_cell(figure, table, panel, found, (column * width / columns, top, width / columns, height)))
+    titles = _titles(panels, width / columns - _LEFT)
+    for panel, title, (column, top) in zip(panels, titles, places, strict=True):
+        place = (column * width / columns, top, width / columns, height)
+        cells.append(_cell(figure, table, panel, title, found, place))
     for model, top in tops:
         figure.text(0.08 / width, 1 - (top + 0.15) / total, model, size=FONT_SIZE + 1, path_effects=_BOLD)
     if found:
         x, y = free or (0.08, depth + 0.02)
-        _legend(figure, entries, (x / width, 1 - y / total), 1 if free else n_columns)
+        lines = {label for panel in panels for label in panel["baselines"]}
+        _legend(figure, entries, (x / width, 1 - y / total), 1 if free else n_columns, lines)
     figure.text(0.08 / width, 0.05 / total, "\n".join(notes), color=GREY, linespacing=1.3, va="bottom")
     return figure, cells
 
@@ -170,6 +142,16 @@ def _headed(panels: Sequence[Mapping[str, Any]]) -> bool:
     return len(counts) > 1 and max(counts.values()) > 1
 
 
+def _titles(panels: Sequence[Mapping[str, Any]], room: float) -> list[str]:
+    """Title of each panel, with its model where models have no heading; the model alone where both are too long."""
+    models = {panel["model"] for panel in panels} - {""}
+    named = len(models) > 1 and not _headed(panels)
+    both = [f"{panel['title']} · {panel['model']}" if named and panel["model"] else panel["title"] for panel in panels]
+    if named and any(inches(title) * _LARGER > room for title in both):
+        both = [panel["model"] or panel["title"] for panel in panels]
+    return [fitted(title, room / _LARGER) for title in both]
+
+
 def _free_place(
     places: Sequence[tuple[int, float]], columns: int, width: float, height: float, tall: float, wide: float
 ) -> tuple[float, float] | None:
@@ -180,37 +162,34 @@ def _free_place(
     return (column + 1) * width / columns + 0.25, top + _TITLE - 0.05
 
 
-def _series(frame: pl.DataFrame) -> list[Series]:
-    rows = frame.select("series", "method", "params").unique(maintain_order=True).iter_rows()
-    return [(label, method, json.loads(params)) for label, method, params in rows]
-
-
-def legend_order(rows: pl.DataFrame) -> list[str]:
-    """Give the series of some rows of a tidy table in the order of a legend.
+def series_of(rows: pl.DataFrame) -> list[Series]:
+    """Give label, method and parameters of each series in some rows of a figure's table.
 
     Parameters
     ----------
     rows
-        Columns series, method and params.
+        Columns series, method and params (JSON).
 
     Returns
     -------
-    list of str
-        Labels: methods in the order of the paper's tables, sweeps by exponent, then unknown methods by name.
+    list of tuple
+        In the order of the rows.
 
     Examples
     --------
-    >>> rows = pl.DataFrame({"series": ["B", "A"], "method": ["grpo", "reinforce"], "params": ["{}", "{}"]})
-    >>> legend_order(rows)
-    ['A', 'B']
+    >>> rows = pl.DataFrame({"series": ["A", "A"], "method": ["grpo"] * 2, "params": ['{"ddof": 1}'] * 2})
+    >>> series_of(rows)
+    [('A', 'grpo', {'ddof': 1})]
     """
-    return list(looks([_series(rows)]))
+    found = rows.select("series", "method", "params").unique("series", keep="first", maintain_order=True).iter_rows()
+    return [(label, method, json.loads(params)) for label, method, params in found]
 
 
 def _cell(
     figure: Figure,
     table: Table,
     panel: Mapping[str, Any],
+    title: str,
     found: Mapping[str, Look],
     place: tuple[float, float, float, float],
 ) -> Cell:
@@ -224,13 +203,10 @@ def _cell(
     rows = table.frame.filter((pl.col("panel") == panel["key"]) & (pl.col("model") == panel["model"]))
     heading = 1 - (top + _TITLE - 0.08) / total
     figure.text((left + 0.08) / width, heading, panel["key"], size=FONT_SIZE + 1, path_effects=_BOLD)
-    models = {other["model"] for other in panels_of(table)} - {""}
-    named = len(models) > 1 and panel["model"] and not _headed(panels_of(table))
-    title = fitted(panel["model"] if named else panel["title"], inner[0] + _RIGHT)
     figure.text((left + _LEFT) / width, heading, title, size=FONT_SIZE + 0.5)
     axes.set_xlabel(panel["x_label"])
     axes.set_ylabel(panel["y_label"])
-    axes.yaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10]))
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
     axes.xaxis.set_major_locator(
         MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10], integer=panel["x"] in ("step", "epoch"))
     )
@@ -266,9 +242,13 @@ def _begins(text: str, words: str) -> bool:
     return f"{text} ".casefold().startswith(f"{words} ".casefold())
 
 
-def _legend(figure: Figure, found: Mapping[str, Look], corner: tuple[float, float], n_columns: int) -> None:
+def _legend(
+    figure: Figure, found: Mapping[str, Look], corner: tuple[float, float], n_columns: int, lines: Collection[str]
+) -> None:
+    """Draw the legend; baselines are ``lines`` without a marker."""
     width, _ = figure.get_size_inches()
-    handles = [styled_line([], [], look, fitted(label, width - 0.6), marker=True) for label, look in found.items()]
+    texts = {label: fitted(label, width - 0.6) for label in found}
+    handles = [styled_line([], [], look, texts[label], marker=label not in lines) for label, look in found.items()]
     figure.legend(
         handles=handles,
         loc="upper left",
@@ -281,102 +261,3 @@ def _legend(figure: Figure, found: Mapping[str, Look], corner: tuple[float, floa
         labelspacing=0.25,
         handletextpad=0.6,
     )
-
-
-def footnote(table: Table, width: float = WIDTH) -> list[str]:
-    """Say what bands, pale lines and numbers are, and what is not drawn; panels that share a note share its text.
-
-    Parameters
-    ----------
-    table
-        As `entropy_lab.plots.panels.collect` makes it.
-    width
-        Inches that a line may take.
-
-    Returns
-    -------
-    list of str
-        Lines of text; none when there is nothing to say.
-
-    Examples
-    --------
-    >>> from entropy_lab.plots.panels import Panel, collect
-    >>> footnote(collect("mine", [Panel("a", "Reward", "training", ("step",), "reward", "reward", "1")], []))
-    ['Not drawn: a (no training table)']
-    """
-    panels = panels_of(table)
-    keys: dict[str, list[str]] = {}
-    for panel in panels:
-        for note in panel["notes"]:
-            keys.setdefault(note, []).append(panel["key"])
-    notes: dict[tuple[str, ...], list[str]] = {}
-    for note, found in keys.items():
-        notes.setdefault(tuple(dict.fromkeys(found)), []).append(note)
-    everywhere = {panel["key"] for panel in panels}
-    texts = []
-    for of_panels, same in notes.items():
-        text = "; ".join(same)
-        texts.append(text[:1].upper() + text[1:] if set(of_panels) == everywhere else f"{_spans(of_panels)}: {text}")
-    texts += [f"Not drawn: {lacks}"] if (lacks := _absences(table.metadata["missing"])) else []
-    return textwrap.wrap(". ".join(texts), int((width - 0.16) / _CHARACTER))
-
-
-def _absences(missing: Sequence[Mapping[str, str]]) -> str:
-    keys: dict[str, dict[str, None]] = {}
-    for lack in missing:
-        who = " ".join(part for part in (lack["model"], lack["series"]) if part)
-        keys.setdefault(lack["reason"] + (f": {who}" if who else ""), {})[lack["panel"]] = None
-    return ", ".join(f"{_spans(tuple(found))} ({reason})" for reason, found in keys.items())
-
-
-def _spans(keys: Sequence[str]) -> str:
-    """Spell letters of panels; more than two numbered ones of a letter as a span: b1–b5."""
-    letters: dict[str, list[str]] = {}
-    for key in keys:
-        letters.setdefault(key.rstrip("0123456789"), []).append(key)
-    return ", ".join(f"{same[0]}–{same[-1]}" if len(same) > 2 else ", ".join(same) for same in letters.values())
-
-
-def fitted(text: str, room: float) -> str:
-    """Cut a text so that it fits a width on the page.
-
-    Parameters
-    ----------
-    text
-        One line, drawn in the figures' font size.
-    room
-        Inches.
-
-    Returns
-    -------
-    str
-        The text, or its beginning with an ellipsis.
-
-    Examples
-    --------
-    >>> fitted("MATH-500", 1.0), fitted("a_benchmark_with_a_long_name", 1.0)
-    ('MATH-500', 'a_benchmark_with_a…')
-    """
-    most = max(int(room / _CHARACTER), 1)
-    return text if len(text) <= most else text[: most - 1] + "…"
-
-
-def inches(text: str) -> float:
-    """Estimate the width of a text in the figures' font size; most texts are a little narrower.
-
-    Parameters
-    ----------
-    text
-        One line.
-
-    Returns
-    -------
-    float
-        Inches.
-
-    Examples
-    --------
-    >>> round(inches("AsymGRPO"), 2)
-    0.42
-    """
-    return len(text) * _CHARACTER

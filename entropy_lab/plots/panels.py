@@ -1,36 +1,21 @@
-"""From runs to the numbers of a figure: panels declared as data, and one tidy table of every point that is drawn."""
+"""Panels of a figure as data: as a recipe declares them, and as they are handed to whoever draws."""
 
 from __future__ import annotations
 
 import json
-import string
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Literal
 
 import polars as pl
 
-from entropy_lab import advantages
 from entropy_lab.errors import ParameterError
-from entropy_lab.plots.points import (
-    Sources,
-    avg_at_k,
-    between,
-    common_decoding,
-    decoded,
-    mean_over,
-    numbers,
-    points_of_run,
-    values_in_common,
-)
-from entropy_lab.plots.scores import chosen_steps, scores
-from entropy_lab.plots.series import RunTables, family, over_seeds
+from entropy_lab.plots.series import RunTables
 from entropy_lab.table import Table
 
 X_AXES: Final[Mapping[str, str]] = {
-    "step": "training step (policy updates)",
-    "epoch": "epoch (passes over the prompts)",
+    "step": "training step (updates)",
+    "epoch": "epoch (passes)",
     "accuracy": "group accuracy p (fraction)",
 }
 """Axis labels of the columns that analyses have for x."""
@@ -38,7 +23,7 @@ X_AXES: Final[Mapping[str, str]] = {
 _SCHEMA: Final = {
     **dict.fromkeys(("panel", "title", "model", "series", "method", "params", "benchmark"), pl.String),
     **dict.fromkeys(("x", "y", "low", "high", "raw"), pl.Float64),
-    **{"n_seeds": pl.Int64, "band": pl.String, "k": pl.Int64, "best": pl.Boolean},
+    **{"n_seeds": pl.Int64, "band": pl.String, "k": pl.Int64, "best": pl.Boolean, "published": pl.String},
 }
 
 
@@ -68,7 +53,7 @@ class Panel:
         What that interval is, such as ``"bootstrap interval over prompts"``.
     methods
         Methods of the panel, as `entropy_lab.plots.series.family` names them. They are chosen when there is a run of at
-        least one of them; otherwise every run is drawn.
+        least one of them; otherwise every run is drawn but those of the base policy.
     estimators
         Advantage estimators whose ``fingerprint`` is drawn instead of runs: ``y`` is one of its arrays.
     decoding
@@ -77,6 +62,8 @@ class Panel:
         Column whose values are averaged, those that all runs have (``"benchmark"``).
     one_per
         Column of which every value gets a panel of its own (``"benchmark"``).
+    sparse
+        True for what not every step records: steps without a value are left out, and break no line.
     window
         Steps of a centred running mean; 1 for none. Runs shorter than two windows are not smoothed.
     note
@@ -89,8 +76,12 @@ class Panel:
         Values that y cannot pass; the axis does not either.
     inside
         Only points whose x lies strictly between these two are drawn; None for all.
+    baseline
+        True to draw the base policy, where it was measured, as a horizontal line.
     at
         For ``"scores"``: the rule for the validation step, see `entropy_lab.plots.scores.chosen_steps`.
+    published
+        For ``"scores"``: True to add the numbers that the paper published, as a panel of their own.
 
     Examples
     --------
@@ -113,13 +104,16 @@ class Panel:
     decoding: bool = False
     average_over: str = ""
     one_per: str = ""
+    sparse: bool = False
     window: int = 1
     note: str = ""
     kind: Literal["lines", "points", "scores"] = "lines"
     zero_line: bool = False
     bounds: tuple[float | None, float | None] = (None, None)
     inside: tuple[float, float] | None = None
+    baseline: bool = False
     at: str = ""
+    published: bool = False
 
 
 @dataclass(frozen=True)
@@ -138,6 +132,12 @@ class Drawn:
         As in `Panel`.
     notes
         What a reader must know: meaning of the band, smoothing, decoding.
+    ends
+        True to draw intervals at the last point of each curve only: so many bands would hide each other.
+    baselines
+        Series that are drawn as a horizontal line.
+    published
+        Source of a panel of published numbers; empty for what the runs measured.
     """
 
     key: str
@@ -151,250 +151,131 @@ class Drawn:
     bounds: tuple[float | None, float | None]
     percent: bool
     notes: tuple[str, ...] = ()
+    ends: bool = False
+    baselines: tuple[str, ...] = ()
+    published: str = ""
 
 
 @dataclass
-class _Pages:
-    """Panels made so far, and what could not be made."""
+class Pages:
+    """Panels made so far, and what could not be made; the figure's table in the end.
+
+    Examples
+    --------
+    >>> pages = Pages()
+    >>> pages.lack(Panel("a", "Entropy", "entropy", ("step",), "entropy", "entropy", "nats/token"), "", "no table")
+    >>> pages.table("mine").metadata["missing"]
+    [{'panel': 'a', 'model': '', 'series': '', 'reason': 'no table'}]
+    """
 
     frames: list[pl.DataFrame] = field(default_factory=list)
     drawn: list[Drawn] = field(default_factory=list)
     missing: list[dict[str, str]] = field(default_factory=list)
     steps: list[dict[str, Any]] = field(default_factory=list)
 
-    def lack(self, panel: Panel, model: str, reason: str, run: RunTables | None = None) -> None:
-        seed = "" if run is None or run.seed is None else f", seed {run.seed}"
-        series = f"{run.label}{seed}" if run else ""
-        self.missing.append({"panel": panel.key, "model": model, "series": series, "reason": reason})
+    agreement: list[dict[str, Any]] = field(default_factory=list)
+    beside: dict[str, str] = field(default_factory=dict)
 
-    def add(self, panel: Panel, names: tuple[str, str, str], x: str, rows: pl.DataFrame, notes: Sequence[str]) -> None:
+    def lack(self, panel: Panel, model: str, reason: str, run: RunTables | None = None) -> None:
+        """Note that a panel lacks something, or one run in it."""
+        seed = "" if run is None or run.seed is None else f", seed {run.seed}"
+        self.lack_series(panel.key, model, reason, f"{run.label}{seed}" if run else "")
+
+    def lack_series(self, key: str, model: str, reason: str, series: str) -> None:
+        """Note that a series lacks something in the panel of that key."""
+        self.missing.append({"panel": key, "model": model, "series": series, "reason": reason})
+
+    def add(
+        self,
+        panel: Panel,
+        names: tuple[str, str, str],
+        x: str,
+        rows: pl.DataFrame,
+        notes: Sequence[str],
+        **more: Any,  # noqa: ANN401 - fields of Drawn
+    ) -> None:
+        """Add a panel: its key, title and model, the column of x, its rows, and what the foot says of it."""
         key, title, model = names
-        self.frames.append(_tidy(rows, panel=key, title=title, model=model))
+        self.frames.append(tidy(rows, panel=key, title=title, model=model))
         y_label, percent = f"{panel.y_label} ({panel.unit})", panel.unit == "%"
         told = (key, title, model, x, X_AXES.get(x, x), y_label, panel.kind, panel.zero_line, panel.bounds, percent)
-        self.drawn.append(Drawn(*told, tuple(notes)))
+        self.drawn.append(Drawn(*told, tuple(notes), **more))
+
+    def table(self, name: str) -> Table:
+        """Make the tidy table of the figure."""
+        frame = pl.concat(self.frames) if self.frames else pl.DataFrame(schema=_SCHEMA)
+        metadata = {
+            "panels": [asdict(drawn) for drawn in self.drawn],
+            "missing": self.missing,
+            "steps": self.steps,
+            "agreement": self.agreement,
+            "beside": self.beside,
+        }
+        return Table(name, frame, json.loads(json.dumps(metadata)))
 
 
-def collect(name: str, panels: Sequence[Panel], runs: Sequence[RunTables]) -> Table:
-    """Make the tidy table of a figure: one row per point drawn.
-
-    Runs of one model with the same label are its seeds: y is their mean, low and high their range, see
-    `entropy_lab.plots.series.over_seeds`. A single run keeps the interval of its analysis. Several rows of one run at
-    one x are averaged and then have no interval. A panel whose analysis no run has is dropped, and the reason noted.
+def tidy(rows: pl.DataFrame, **texts: str) -> pl.DataFrame:
+    """Bring rows to the columns and types of a figure's table; columns that they lack are null, NaN becomes null.
 
     Parameters
     ----------
-    name
-        The figure.
-    panels
-        Its panels, in order.
-    runs
-        The runs' analyses; none is needed for panels of ``estimators``.
+    rows
+        Some of the columns of a figure's table.
+    **texts
+        Column -> text, the same in every row.
 
     Returns
     -------
-    Table
-        Columns panel, title, model, series, method, params (JSON), benchmark, x, y, low, high, raw (before smoothing;
-        null without), n_seeds (null for curves of formulas), band (what low and high are), and for scores k and best.
-        Metadata: ``panels`` (a `Drawn` each), ``missing`` (panel, model, series, reason), ``steps`` (for scores: panel
-        -> series -> step of each seed).
-
-    Raises
-    ------
-    ParameterError
-        Two runs have the same model, label and seed, or one label stands for two methods.
+    polars.DataFrame
+        All columns of a figure's table, see `entropy_lab.plots.collect.collect`.
 
     Examples
     --------
-    >>> curve = Panel("a", "Correct", "", ("accuracy",), "positive", "advantage", "1", estimators=("grpo",))
-    >>> collect("mine", [curve], []).frame.select("series", "x", "y").row(4)
-    ('GRPO', 0.5, 1.0)
-    >>> entropy = Panel("b", "Entropy", "entropy", ("step",), "entropy", "entropy", "nats/token")
-    >>> collect("mine", [entropy], []).metadata["missing"][0]["reason"]
-    'no entropy table'
+    >>> tidy(pl.DataFrame({"x": [1], "y": [float("nan")]}), panel="a").select("panel", "x", "y").row(0)
+    ('a', 1.0, None)
     """
-    _check(runs)
-    pages = _Pages()
-    for index, model in enumerate(dict.fromkeys(run.model for run in runs) or [""]):
-        here = [run for run in runs if run.model == model]
-        for panel in panels:
-            if not panel.estimators:
-                _measure(pages, panel, model, here)
-            elif index == 0:
-                _evaluate(pages, panel, runs)
-    frame = pl.concat(pages.frames) if pages.frames else pl.DataFrame(schema=_SCHEMA)
-    metadata = {"panels": [asdict(drawn) for drawn in pages.drawn], "missing": pages.missing, "steps": pages.steps}
-    return Table(name, frame, json.loads(json.dumps(metadata)))
-
-
-def _check(runs: Sequence[RunTables]) -> None:
-    """Refuse labels that stand for more than one thing."""
-    seeds = Counter((run.model, run.label, run.seed) for run in runs)
-    methods: dict[tuple[str, str], str] = {}
-    for run in runs:
-        count, spelled = seeds[run.model, run.label, run.seed], f"{run.method} {_json(run.params)}"
-        if count > 1 and run.seed is not None:
-            wrong = f"label {run.label!r} has seed {run.seed} {count} times"
-            raise ParameterError("runs", wrong, "each seed once", "give one of them another label")
-        known = methods.setdefault((run.model, run.label), spelled)
-        if known != spelled:
-            wrong = f"label {run.label!r} stands for {known} and {spelled}"
-            raise ParameterError("runs", wrong, "one method per label", "give one of them another label")
-
-
-def _evaluate(pages: _Pages, panel: Panel, runs: Sequence[RunTables]) -> None:
-    """Add a panel of formulas, at every accuracy that the runs' groups can have."""
-    sizes = Counter(run.group_size for run in runs if run.group_size)
-    size = sizes.most_common(1)[0][0] if sizes else 8
-    curves = []
-    for name in panel.estimators:
-        estimator = advantages.get(name)
-        values = advantages.fingerprint(estimator, group_size=size)
-        rows = pl.DataFrame({"x": values.accuracy, "y": getattr(values, panel.y)})
-        curves.append(_tidy(rows, series=estimator.label, method=name, params=_json(estimator.params)))
-    pages.add(panel, (panel.key, panel.title, ""), panel.x[0], pl.concat(curves), [f"groups of {size} rollouts"])
-
-
-def _measure(pages: _Pages, panel: Panel, model: str, runs: Sequence[RunTables]) -> None:
-    """Add a panel of runs; or several, one per benchmark or way of decoding."""
-    having = [run for run in runs if panel.analysis in run.tables]
-    wanted = [run for run in having if family(run.label, run.method, run.params) in panel.methods] or having
-    if not wanted:
-        pages.lack(panel, model, f"no {panel.analysis} table")
-        return
-    for run in runs:
-        chosen = not panel.methods or family(run.label, run.method, run.params) in panel.methods or wanted is having
-        if chosen and panel.analysis not in run.tables:
-            pages.lack(panel, model, f"no {panel.analysis} table", run)
-    frames = [(run, run.tables[panel.analysis].frame) for run in wanted]
-    x = next((x for x in panel.x if any(x in frame.columns for _, frame in frames)), panel.x[0])
-    sources: Sources = []
-    for run, frame in frames:
-        if panel.inside and x in frame.columns:
-            frame = frame.filter(pl.col(x).is_between(*panel.inside, closed="none"))
-        if {x, panel.y} <= set(frame.columns) and frame[panel.y].cast(pl.Float64).is_finite().any():
-            sources.append((run, frame))
-        else:
-            pages.lack(panel, model, f"no value of {panel.y} by {x}", run)
-    if sources:
-        (_score if panel.kind == "scores" else _compare)(pages, panel, model, x, sources)
-
-
-def _compare(pages: _Pages, panel: Panel, model: str, x: str, sources: Sources) -> None:
-    """Add the panel of one x and y; one per benchmark where the panel says so."""
-    suffix = ""
-    if panel.decoding:
-        name = common_decoding(sources)
-        kept = decoded(sources, name)
-        for run, _ in sources:
-            if not any(run is other for other, _ in kept):
-                pages.lack(panel, model, f"no {name} answers", run)
-        sources, suffix = kept, f", {avg_at_k(name, kept)}"
-    if not panel.one_per:
-        _add_curves(pages, panel, (panel.key, panel.title + suffix, model), x, sources)
-        return
-    values = list(dict.fromkeys(value for _, frame in sources for value in frame[panel.one_per].unique().sort()))
-    for number, value in enumerate(values, start=1):
-        parts = [(run, frame.filter(pl.col(panel.one_per) == value)) for run, frame in sources]
-        names = (f"{panel.key}{number}" if len(values) > 1 else panel.key, f"{value}{suffix}", model)
-        _add_curves(pages, panel, names, x, parts)
-
-
-def _add_curves(pages: _Pages, panel: Panel, names: tuple[str, str, str], x: str, sources: Sources) -> None:
-    notes: list[str] = []
-    if panel.average_over:
-        common = values_in_common(panel.average_over, sources)
-        if not common:
-            pages.lack(panel, names[-1], f"the runs have no {panel.average_over} in common")
-            return
-        sources = [(run, mean_over(frame, panel.average_over, common, x, panel.y)) for run, frame in sources]
-        notes += [f"mean over {len(common)} {panel.average_over}s"] if len(common) > 1 else []
-    longest = max(frame[x].n_unique() for _, frame in sources)
-    window = panel.window if x == "step" and longest >= 2 * panel.window else 1
-    rows = over_seeds(_points(panel, x, sources, window))
-    if rows["y"].is_null().all():
-        pages.lack(panel, names[-1], f"no value of {panel.y} by {x} that most seeds share")
-        return
-    for label in dict.fromkeys(run.label for run, _ in sources if run.label not in rows["series"]):
-        reason = f"no value of {panel.y} by {x}"
-        pages.missing.append({"panel": names[0], "model": names[-1], "series": label, "reason": reason})
-    if (rows["y"].is_null() & (rows["n_seeds"] > 0)).any():
-        notes.append("points that half of the seeds lack are left out")
-    if window > 1:
-        notes.append(f"running mean over {window} steps, pale = each step")
-    notes += [*_filled(panel, sources), *_bands(rows, panel, sources)]
-    pages.add(panel, names, x, _with_methods(rows, panel, sources), notes)
-
-
-def _points(panel: Panel, x: str, sources: Sources, window: int = 1) -> pl.DataFrame:
-    columns = (x, panel.y, panel.low, panel.high)
-    parts = [
-        points_of_run(frame, columns, window).with_columns(series=pl.lit(run.label), run=pl.lit(number, pl.Int64))
-        for number, (run, frame) in enumerate(sources)
-    ]
-    return pl.concat(parts)
-
-
-def _filled(panel: Panel, sources: Sources) -> list[str]:
-    """Fill a note's fields from the metadata of the runs' tables; one note per distinct value, none where unknown."""
-    fields = [name for _, name, _, _ in string.Formatter().parse(panel.note) if name]
-    found = [run.tables[panel.analysis].metadata for run, _ in sources]
-    known = [metadata for metadata in found if all(metadata.get(name) is not None for name in fields)]
-    return list(dict.fromkeys(panel.note.format(**metadata) for metadata in known)) if panel.note else []
-
-
-def _bands(rows: pl.DataFrame, panel: Panel, sources: Sources) -> list[str]:
-    """Say what the bands (bars, brackets) of a panel are."""
-    noun = {"lines": "band", "points": "bar", "scores": "in brackets"}[panel.kind]
-    if noun == "band" and rows["x"].n_unique() == 1:
-        noun = "bar"
-    shown = rows.filter(pl.col("low").is_not_null() & pl.col("y").is_not_null())
-    seeds = shown.filter(pl.col("n_runs") > 1)["n_seeds"]
-    single = set(shown.filter(pl.col("n_runs") == 1)["series"])
-    levels = {run.tables[panel.analysis].metadata.get("confidence") for run, _ in sources if run.label in single}
-    named = sorted(f"{100 * level:g} % {panel.interval}" if level else panel.interval for level in levels)
-    several = [f"{noun} = range (min–max) over {between(seeds.to_list())} seeds"] if len(seeds) else []
-    return several + [f"{noun} = {name}{' where there is one seed' if several else ''}" for name in named]
-
-
-def _with_methods(rows: pl.DataFrame, panel: Panel, sources: Sources) -> pl.DataFrame:
-    """Add method, params and the meaning of the band; series in the order of the runs."""
-    first = {run.label: (run.label, run.method, _json(run.params)) for run, _ in reversed(sources)}
-    known = pl.DataFrame([first[label] for label in reversed(first)], ["series", "method", "params"], orient="row")
-    several, shown = pl.col("n_runs") > 1, pl.col("low").is_not_null()
-    band = pl.when(several & shown).then(pl.lit("range over seeds")).when(shown).then(pl.lit(panel.interval))
-    return known.join(rows, on="series", maintain_order="left_right").with_columns(band=band)
-
-
-def _tidy(rows: pl.DataFrame, **texts: str) -> pl.DataFrame:
-    """Bring rows to the columns and types of a tidy table; those it lacks are null, NaN becomes null."""
     columns = {**{name: pl.col(name) for name in rows.columns}, **{key: pl.lit(text) for key, text in texts.items()}}
     found = [columns.get(name, pl.lit(None)).cast(dtype).alias(name) for name, dtype in _SCHEMA.items()]
     return rows.select(found).with_columns(pl.col(pl.Float64).fill_nan(None))
 
 
-def _json(params: Mapping[str, Any]) -> str:
+def spelled(params: Mapping[str, Any]) -> str:
+    """Write parameters as JSON, sorted by name.
+
+    Examples
+    --------
+    >>> spelled({"beta_pos": 0.9, "beta_neg": 0.4})
+    '{"beta_neg": 0.4, "beta_pos": 0.9}'
+    """
     return json.dumps(dict(params), sort_keys=True, default=str)
 
 
-def _score(pages: _Pages, panel: Panel, model: str, x: str, sources: Sources) -> None:
-    """Add a method x benchmark table for each way of decoding."""
-    for name in ("sampled", "greedy", "undeclared"):
-        kept = decoded(sources, name)
-        if not kept:
-            continue
-        columns = {"x": x, "y": panel.y, "low": panel.low, "high": panel.high}
-        parts = [
-            numbers(frame, columns).with_columns(frame["benchmark", "k"], series=pl.lit(run.label), run=pl.lit(number))
-            for number, (run, frame) in enumerate(kept)
-        ]
-        rows = pl.concat(parts).with_columns(raw=pl.lit(None, pl.Float64)).sort("benchmark", maintain_order=True)
-        steps = chosen_steps(rows, panel.at)
-        for number, step in steps.items():
-            run = kept[number][0]
-            pages.steps.append({"panel": name, "model": model, "series": run.label, "seed": run.seed, "step": step})
-        table = scores(rows, steps)
-        at = [f"{panel.at} validation, step {between(list(steps.values()))}"] if steps else []
-        at += ["bold = its range lies above all others"] if table["best"].any() else []
-        names = (name, f"{panel.title}, {name}", model)
-        pages.add(panel, names, x, _with_methods(table, panel, kept), at + _bands(table, panel, kept))
+def panels_of(table: Table) -> list[Mapping[str, Any]]:
+    """Give the descriptions of a figure's panels.
+
+    Parameters
+    ----------
+    table
+        As `entropy_lab.plots.collect.collect` makes it.
+
+    Returns
+    -------
+    list
+        Fields of `Drawn`, one mapping for each panel.
+
+    Raises
+    ------
+    ParameterError
+        The table is of another origin: an analysis' own, say.
+
+    Examples
+    --------
+    >>> panels_of(Table("entropy", pl.DataFrame()))
+    Traceback (most recent call last):
+    entropy_lab.errors.ParameterError: table entropy: has no panels; the table of a figure. Hint: make it with \
+entropy_lab.plots.collect.collect
+    """
+    if "panels" not in table.metadata:
+        hint = "make it with entropy_lab.plots.collect.collect"
+        raise ParameterError(f"table {table.name}", "has no panels", "the table of a figure", hint)
+    return list(table.metadata["panels"])

@@ -7,6 +7,7 @@ has more methods than they have colours.
 from __future__ import annotations
 
 import colorsys
+import math
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,10 +21,12 @@ from matplotlib.lines import Line2D
 from numpy.typing import ArrayLike
 
 from entropy_lab.files import replacing
-from entropy_lab.plots.series import exponent, family
+from entropy_lab.plots.series import BASE, exponent, family
 
 WIDTH: Final = 6.75
 """Width of a figure in inches: the text block of a two-column page."""
+FONT: Final = "DejaVu Sans"
+"""Matplotlib carries it: the same picture on every machine."""
 FONT_SIZE: Final = 7.0
 """Points, at the size the figure is printed in."""
 GREY: Final = "#595959"
@@ -38,8 +41,11 @@ _DASHES: Final[Mapping[str, Dash]] = {
     "entropy_bonus": (1.2, 1.2),
     "entropy_advantage": (5.0, 1.3, 1.2, 1.3),
 }
+_SWEEP: Final = ((0.85, (7.0, 1.3, 1.3, 1.3)), (0.5, (6.0, 1.5)), (0.375, (3.2, 1.0)), (-math.inf, (2.0, 1.2)))
+"""Dashes of exponents other than 0.5, from the greatest down."""
+_BASE_DASH: Final[Dash] = (1.0, 1.6)
 _KNOWN: Final[Mapping[str, tuple[str, str]]] = {
-    "base": ("#B5B5B5", "x"),
+    "base": ("#8A8A8A", "X"),
     "reinforce": ("#666666", "o"),
     "reinforce+entropy_bonus": ("#7C5CFF", "p"),
     "pos_only": ("#0072B2", "^"),
@@ -111,9 +117,11 @@ def look(label: str, method: str, params: Mapping[str, Any]) -> Look:
     dash = _DASHES.get(added.partition("+")[0], _SOLID)
     if name in _KNOWN:
         color, marker = _KNOWN[name]
+        dash = _BASE_DASH if name == BASE else dash
         beta = exponent(name, params)
         if beta != 0.5:
-            color, dash = shade(color, (beta - 0.5) * 1.4), (2.0, 1.2) if beta < 0.5 else (6.0, 1.5)
+            color = shade(color, (beta - 0.5) * 1.4)
+            dash = next(strokes for least, strokes in _SWEEP if beta >= least)
         return Look(color.lower(), dash, marker, list(_KNOWN).index(name) + min(beta, 9.0) / 10)
     number = zlib.crc32(name.encode())  # not hash(), which differs between processes
     rank = list(_KNOWN).index(base) + 0.95 if base in _KNOWN else float(len(_KNOWN))
@@ -229,7 +237,7 @@ def styled_line(x: ArrayLike, y: ArrayLike, look: Look, label: str, *, marker: b
 
 
 _SETTINGS: Final[Mapping[Any, Any]] = {
-    "font.family": ["DejaVu Sans"],  # matplotlib carries it: the same picture on every machine
+    "font.family": [FONT],
     "font.size": FONT_SIZE,
     "axes.titlesize": FONT_SIZE + 0.5,
     "axes.labelsize": FONT_SIZE,
