@@ -12,7 +12,7 @@ import entropy_lab as el
 
 
 def main() -> None:
-    """Write a run, analyse and draw it, copy a recipe and use the copy."""
+    """Write a run, analyse and draw it, copy a recipe and use the copy; draw and judge the study that we ran."""
     assert "site-packages" in el.__file__, el.__file__
     assert importlib.util.find_spec("torch") is None, "the core must not need torch"
     files = importlib.metadata.files("entropy-lab") or []
@@ -41,6 +41,10 @@ def main() -> None:
     assert Path("run/figures/figure1.png").exists()
     run("entropy-lab", "copy", "analyses/covariance", ".")
     run("entropy-lab", "analyze", "run", "./covariance.py", "--out", "mine", "--json")
+    run("entropy-lab", "figures", "tiny-study", "--out", "drawn")
+    run("entropy-lab", "claims", "tiny-study", "--out", "drawn")
+    assert Path("drawn/figures/table1.png").exists()
+    assert Path("drawn/tables/claims.parquet").exists()
     refused = subprocess.run(
         ["entropy-lab", "train", "grpo", "--out", "x"], capture_output=True, text=True, check=False
     )

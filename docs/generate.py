@@ -6,20 +6,30 @@ Run ``python docs/generate.py`` to fill them, with ``--check`` to fail where one
 
 import contextlib
 import io
+import json
 import os
 import re
+import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 from entropy_lab import advantages, recipes
+from entropy_lab.claims.audit import audit
 from entropy_lab.claims.quantities import QUANTITIES
 from entropy_lab.claims.registered import FAMILIES
+from entropy_lab.claims.wording import markdown
 from entropy_lab.cli import main as command_line
+from entropy_lab.figure import tables_of
+from entropy_lab.plots.collect import collect
+from entropy_lab.plots.series import RunTables
 from entropy_lab.schema import ANALYSES, EVALS, METRICS, ROLLOUTS, Column
+from entropy_lab.study import open_study
 
 os.environ["COLUMNS"] = "80"  # help is as wide here as anywhere else
 ROOT = Path(__file__).resolve().parent.parent
+STUDY = ROOT / "examples" / "tiny-study"
 PART = re.compile(r"(<!-- generated: (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -94,6 +104,39 @@ def help_text(*words: str) -> Callable[[], str]:
     return text
 
 
+@cache
+def study() -> tuple[RunTables, ...]:
+    """Read our study once for all parts."""
+    return tuple(tables_of(run) for run in open_study(STUDY).runs)
+
+
+def audited(section: int) -> Callable[[], str]:
+    """Give the verdicts on the study (0), or the numbers of every part (1)."""
+    return lambda: markdown(audit(study())).split("\n\n")[section] + "\n"
+
+
+def table1() -> str:
+    """Give Table 1 of the study, averages over benchmarks first."""
+    recipe = recipes.load("figures", "table1")
+    text: str = recipe.to_markdown(collect("table1", recipe.PANELS, study()))
+    return text
+
+
+def timings() -> str:
+    """Tabulate where the time of the study went, per run of a setting."""
+    spent = json.loads((STUDY / "timings.json").read_text(encoding="utf-8"))
+    labels = {run.path.name: str(run.info["setting"]) for run in open_study(STUDY).runs if run.method["name"] != "base"}
+    names = {"time_rollout": "rollouts", "time_update": "update", "time_logp": "increments", "time_eval": "validation"}
+    names |= {"time_write": "writing", "time_analysis": "analyses", "seconds": "whole run", "cpu_seconds": "CPU"}
+    lines = ["| setting | runs | " + " | ".join(names.values()) + " |", "|---" * (len(names) + 2) + "|"]
+    for label in dict.fromkeys(labels.values()):
+        runs = [spent[name] for name, its in labels.items() if its == label and name in spent]
+        medians = [f"{statistics.median(run[name] for run in runs):.3g} s" for name in names]
+        lines.append(f"| {label} | {len(runs)} | " + " | ".join(medians) + " |")
+    hours = sum(run["cpu_seconds"] for run in spent.values()) / 3600
+    return "\n".join(lines) + f"\n\n{len(spent)} runs, {hours:.1f} CPU hours in all.\n"
+
+
 PARTS: Mapping[str, Callable[[], str]] = {
     "rollouts": lambda: columns(ROLLOUTS),
     "evals": lambda: columns(EVALS),
@@ -108,6 +151,11 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "help-analyze": help_text("analyze"),
     "help-figures": help_text("figures"),
     "help-claims": help_text("claims"),
+    "help-study": help_text("study"),
+    "study-verdicts": audited(0),
+    "study-numbers": audited(1),
+    "study-table1": table1,
+    "study-timings": timings,
 }
 
 

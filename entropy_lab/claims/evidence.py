@@ -190,7 +190,11 @@ def _too_few(part: Part, values: dict[Method, dict[int, float]], n: int) -> str:
     without = [method.label for method, of in values.items() if not of]
     if without:
         return f"no {QUANTITIES[part.quantity].spoken} in the tables of {', '.join(without)}"
-    return "" if n >= MIN_PAIRS else f"{n} pairs of seeds for {part.contrast}, fewer than {MIN_PAIRS}"
+    return (
+        ""
+        if n >= MIN_PAIRS
+        else f"{n} pair{'' if n == 1 else 's'} of seeds for {part.contrast}, fewer than {MIN_PAIRS}"
+    )
 
 
 def _means(part: Part, paired: dict[Method, FloatArray]) -> tuple[float, float]:
