@@ -59,6 +59,12 @@ def contents(study: Path) -> dict[str, object]:
     return found
 
 
+def wait_for_work(process: subprocess.Popen[bytes], study: Path) -> None:
+    """Wait until this start of the study trains."""
+    while process.poll() is None and not list(study.glob(f"unfinished/{process.pid}/*/metrics.jsonl")):
+        time.sleep(0.02)
+
+
 def say(line: str) -> None:
     """Tell how far it is, at once."""
     sys.stdout.write(line + "\n")
@@ -85,15 +91,18 @@ def main() -> None:
         say(f"seed {seed}: {len(whole)} files in {lasts:.0f} s undisturbed")
         for number in range(1, KILLS + 1):
             process = subprocess.Popen(command("killed"), stdout=subprocess.DEVNULL)
-            # Enough of each start to get somewhere, and never the whole: starting takes a fifth of it.
-            after = rng.uniform(0.05, 0.5) * lasts
+            # Every third kill falls into the start, the others while runs are being made.
+            if number % 3:
+                wait_for_work(process, root / "killed")
+            after = rng.uniform(0, lasts / KILLS)
             try:
                 process.wait(after)
             except subprocess.TimeoutExpired:
                 os.kill(process.pid, signal.SIGKILL)
             ended = process.wait()
             done = len(list((root / "killed" / "runs").glob("*")))
-            say(f"kill {number}: after {after:.1f} s, exit {ended}, {done} runs finished")
+            into = "its work" if number % 3 else "its start"
+            say(f"kill {number}: {after:.1f} s into {into}, exit {ended}, {done} runs finished")
             early = {name: value for name, value in contents(root / "killed").items() if name.startswith("runs/")}
             assert all(whole[name] == value for name, value in early.items()), "a finished run differs"
         subprocess.run(command("killed"), check=True, stdout=subprocess.DEVNULL)
