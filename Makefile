@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test check lint types docs wheel test-lowest fuzz kill bench clean
+.PHONY: help demo test test-math check lint types docs wheel test-lowest fuzz kill bench clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -26,6 +26,9 @@ demo: .venv/train  ## train the tiny default, analyse it, draw the figures
 
 test: .venv/dev  ## run every test (under 5 minutes on 2 cores)
 	$(BIN)/python -m pytest -q --doctest-modules entropy_lab tests
+
+test-math: .venv/dev  ## every gold answer of six sets against itself, and hostile answers (minutes)
+	$(BIN)/python -m pytest -q -s tests/full_math_sets.py
 
 check: lint types docs wheel  ## what CI runs beside the tests
 

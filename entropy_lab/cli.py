@@ -107,6 +107,16 @@ class Study:
 
 
 @dataclass
+class Data:
+    """Check problem files of the task math; without one, print the script that fetches six sets from the hub."""
+
+    files: Positional[Annotated[tuple[Path, ...], arg(metavar="[FILE …]", help_behavior_hint="")]] = ()
+    """JSON lines or Parquet; says what is used, repeated or shared, and which gold answers cannot be verified."""
+    workers: Annotated[int, arg(metavar="N")] = 2
+    """Most processes that verify."""
+
+
+@dataclass
 class List:
     """List trainers, analyses, figures, advantages, studies and tasks."""
 
@@ -136,6 +146,7 @@ Command = (
     | Annotated[Check, subcommand("check")]
     | Annotated[Train, subcommand("train")]
     | Annotated[Study, subcommand("study")]
+    | Annotated[Data, subcommand("data")]
     | Annotated[List, subcommand("list")]
     | Annotated[Copy, subcommand("copy")]
     | Annotated[Demo, subcommand("demo")]

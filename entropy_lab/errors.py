@@ -64,6 +64,10 @@ class RunFormatError(EntropyLabError, ValueError):
     """A file of a run breaks the run format."""
 
 
+class ProblemFileError(EntropyLabError, ValueError):
+    """A file of problems for a task cannot be read."""
+
+
 class MissingColumnError(EntropyLabError, KeyError):
     """An analysis needs columns that this run does not have; they are in ``columns``."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import math
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -57,6 +58,66 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         if temporary.exists():
             temporary.unlink()
+
+
+def leftovers(folder: Path) -> list[Path]:
+    """Find the temporary files of `replacing` in a folder: with nobody writing there, a killed process left them.
+
+    Parameters
+    ----------
+    folder
+        It need not exist.
+
+    Returns
+    -------
+    list of Path
+        By name.
+
+    Examples
+    --------
+    >>> leftovers(Path("/nowhere"))
+    []
+    """
+    return sorted(path for path in folder.glob(".*.tmp") if re.fullmatch(r"\..+\.[0-9a-f]{8}\.tmp", path.name))
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold a folder's lock, which the system lets go of when the process ends, however it ends.
+
+    Parameters
+    ----------
+    folder
+        Made when missing; the lock is its file ``.lock``.
+
+    Raises
+    ------
+    OutputError
+        Another process holds it, or the folder cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> with alone(folder), alone(folder):  # doctest: +ELLIPSIS
+    ...     pass
+    Traceback (most recent call last):
+    entropy_lab.errors.OutputError: ...: is being made by another process; one at a time
+    """
+    from filelock import FileLock, Timeout  # comes with torch: reading and analysing do without
+
+    lock = FileLock(folder / ".lock", blocking=False)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout as error:
+        raise OutputError(str(folder), "is being made by another process", "one at a time") from error
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _marked_read_only(path: Path) -> bool:

@@ -7,15 +7,13 @@ by name in the installed package, or in the checkout; a user's own is named by i
 from __future__ import annotations
 
 import difflib
-import importlib.util
-import sys
-from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Final, Literal
 
 from entropy_lab.errors import OutputError, ParameterError, UnknownNameError
 from entropy_lab.files import replacing
+from entropy_lab.loading import load_file
 
 Kind = Literal["trainers", "analyses", "figures"]
 KINDS: Final[tuple[Kind, ...]] = ("trainers", "analyses", "figures")
@@ -81,23 +79,8 @@ def load(kind: Kind, name: str) -> ModuleType:
     >>> load("analyses", "covariance").NEEDS
     ('logp', 'n_tokens', 'advantage', 'correct')
     """
-    return _load(kind, find(kind, name).resolve())
-
-
-@cache
-def _load(kind: Kind, path: Path) -> ModuleType:
-    # A private name: a researcher's own folder `analyses/` must neither shadow nor be shadowed.
-    private = f"_entropy_lab_{kind}_{path.stem}_{abs(hash(path)):x}"
-    spec = importlib.util.spec_from_file_location(private, path)
-    if spec is None or spec.loader is None:
-        raise UnknownNameError(str(path), "cannot be loaded", "a Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[private] = module
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[private]
-        raise
+    path = find(kind, name).resolve()
+    module = load_file(path, kind)
     if not callable(getattr(module, MAIN[kind], None)):
         raise ParameterError(
             str(path), f"has no function {MAIN[kind]}", f"one of the {kind} has", "see docs/recipes.md"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -13,8 +15,9 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import polars as pl
 
-from entropy_lab.errors import OutputError, ParameterError
-from entropy_lab.files import cannot_write, json_value, replacing
+from entropy_lab.errors import OutputError, ParameterError, RunFormatError
+from entropy_lab.files import cannot_write, json_value, leftovers, replacing
+from entropy_lab.run import RunWarning, open_run
 from entropy_lab.schema import EVALS, FORMAT, ROLLOUTS, SUPPORTED_VERSIONS, Column
 from entropy_lab.validation import EVAL_KEY, KEY, polars_dtype, repeat_breach, row_breaches, same_kind, schema_breaches
 
@@ -32,7 +35,7 @@ class RunWriter:
     Parameters
     ----------
     path
-        Directory of the run; made when missing. A directory that holds anything is refused.
+        Directory of the run; made when missing. A directory that holds anything but hidden files is refused.
     method
         ``{"name": …, "params": {…}}``; a ``"label"`` is what legends print.
     name
@@ -86,6 +89,65 @@ class RunWriter:
                 "config": dict(config or {}),
             }
         )
+
+    @classmethod
+    def resume(cls, path: str | Path, *, after: int) -> RunWriter:
+        """Go on with a run as if it had been stopped right after an update: whatever is later is removed.
+
+        The step files of later updates, their lines of ``metrics.jsonl`` and what a killed process left half-written
+        go; ``run.json`` stays as it is. Stopped in the middle of it, do it again.
+
+        Parameters
+        ----------
+        path
+            Directory of the run. Nobody else may be writing to it.
+        after
+            Index of the last update to keep; -1 to keep none.
+
+        Returns
+        -------
+        RunWriter
+            Writes update ``after + 1`` next.
+
+        Raises
+        ------
+        RunNotFoundError
+            There is no run.
+        RunFormatError
+            ``run.json`` or a line of ``metrics.jsonl`` before its last cannot be read, or a step has two files.
+        OutputError
+            Something cannot be removed.
+
+        Warns
+        -----
+        RunWarning
+            The run was begun with other versions of the software: numbers may differ in their last bits from there on.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> folder = tempfile.mkdtemp() + "/run"
+        >>> writer = RunWriter(folder, method={"name": "grpo", "params": {}})
+        >>> for step in range(3):
+        ...     writer.write_metrics({"step": step})
+        >>> writer = RunWriter.resume(folder, after=0)
+        >>> writer.write_metrics({"step": 1})
+        >>> open_run(folder).metrics()["step"].to_list()
+        [0, 1]
+        """
+        run = open_run(path)
+        _warn_of_other_software(run.path, run.info.get("software"))
+        later = [file.path for file in (*run.step_files, *run.eval_files) if file.step > after]
+        _cut_metrics(run.path / "metrics.jsonl", after)
+        folders = (run.path, run.path / "rollouts", run.path / "evals")
+        try:
+            for file in (*later, *(left for folder in folders for left in leftovers(folder))):
+                file.unlink()
+        except OSError as error:
+            raise cannot_write(run.path, error) from error
+        writer = cls.__new__(cls)
+        writer.path = run.path
+        return writer
 
     def _write_info(self, info: Mapping[str, Any]) -> None:
         with replacing(self.path / "run.json") as temporary:
@@ -162,12 +224,12 @@ def require_free(path: Path) -> None:
     Parameters
     ----------
     path
-        A directory that is empty or does not exist.
+        A directory that is empty but for hidden files (a lock, what a killed process left) or does not exist.
 
     Raises
     ------
     OutputError
-        It is a file, or a directory that is not empty.
+        It is a file, or a directory that holds something.
 
     Examples
     --------
@@ -175,8 +237,67 @@ def require_free(path: Path) -> None:
     """
     if path.exists() and not path.is_dir():
         raise OutputError(str(path), "is a file", "a new directory")
-    if path.is_dir() and any(path.iterdir()):
+    if path.is_dir() and any(not inside.name.startswith(".") for inside in path.iterdir()):
         raise OutputError(str(path), "is not empty", "a new or empty directory", "choose another name")
+
+
+def finished_updates(path: Path) -> int:
+    """Count the updates of a run that are recorded whole: their line of ``metrics.jsonl`` is written last.
+
+    Parameters
+    ----------
+    path
+        Directory of the run; it may not exist.
+
+    Returns
+    -------
+    int
+        0 or more.
+
+    Raises
+    ------
+    RunFormatError
+        A line before the last cannot be read.
+
+    Examples
+    --------
+    >>> finished_updates(Path("/nowhere"))
+    0
+    """
+    return len(_lines_up_to(path / "metrics.jsonl", math.inf))
+
+
+def _lines_up_to(file: Path, last: float) -> list[str]:
+    """Read the lines of ``metrics.jsonl`` before the first of a later update; a torn last line is none."""
+    text = file.read_text(encoding="utf-8", errors="replace") if file.exists() else ""
+    lines = text.removesuffix("\n").split("\n") if text else []
+    for number, line in enumerate(lines):
+        try:
+            later = json.loads(line)["step"] > last
+        except (ValueError, LookupError, TypeError) as error:
+            if isinstance(error, ValueError) and number + 1 == len(lines):
+                return lines[:number]
+            wrong = f"line {number + 1} is not a JSON object with a step"
+            raise RunFormatError(str(file), wrong, "one JSON object a line") from error
+        if later:
+            return lines[:number]
+    return lines
+
+
+def _cut_metrics(file: Path, last: int) -> None:
+    if file.exists():
+        kept = "".join(f"{line}\n" for line in _lines_up_to(file, last))
+        with replacing(file) as temporary:
+            temporary.write_text(kept, encoding="utf-8")
+
+
+def _warn_of_other_software(run: Path, made_with: Any) -> None:  # noqa: ANN401 - JSON
+    now = _software()
+    was = made_with if isinstance(made_with, dict) else {}
+    changed = [f"{name} {was[name]} -> {now[name]}" for name in now if was.get(name, now[name]) != now[name]]
+    if changed:
+        what = "numbers may differ in their last bits from here on"
+        warnings.warn(f"{run}: the software has changed ({', '.join(changed)}): {what}", RunWarning, stacklevel=3)
 
 
 def _software() -> dict[str, str]:

@@ -20,7 +20,7 @@ HEAVY = ("torch", "transformers", "vllm", "matplotlib", "seaborn")
 # A module may import modules of a lower floor, and of its own; what is not named stands on the floor of its folder.
 FLOORS = {
     **dict.fromkeys(("errors",), 0),
-    **dict.fromkeys(("schema", "files", "advantages", "tasks"), 1),
+    **dict.fromkeys(("schema", "files", "configuration", "loading", "advantages", "tasks"), 1),
     **dict.fromkeys(("bootstrap", "covariance", "means", "solve_rates", "pass_at_k", "validation"), 2),
     **dict.fromkeys(("step_files", "run", "writer", "table", "consistency"), 3),
     **dict.fromkeys(("batches", "fold", "study", "rl", "readers", "integrations"), 4),

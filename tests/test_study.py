@@ -15,6 +15,7 @@ import entropy_lab as el
 from entropy_lab.analysis import analyze_all
 from entropy_lab.cli import main
 from entropy_lab.errors import OutputError, ParameterError, UnknownNameError
+from entropy_lab.files import alone
 from entropy_lab.studies import plan as plans
 from entropy_lab.studies import runner
 from entropy_lab.studies.worker import Job, make_run, read_timings
@@ -243,9 +244,31 @@ def test_a_finished_run_of_other_settings_is_refused(tiny, tmp_path):
         runner.check_plan(changed, changed.runs(), tmp_path / "study")
 
 
+def test_a_run_made_before_a_setting_existed_has_its_default(tiny, tmp_path):
+    """A trainer that learns something new must not make finished runs look different."""
+
+    def check(text):
+        tiny.write_text(text)
+        plan = plans.read_plan(str(tiny))
+        runner.check_plan(plan, plan.runs(), tmp_path / "study")
+
+    run = plans.read_plan(str(tiny)).runs()[0]
+    made = tmp_path / "study" / "runs" / run.name
+    make_run(Job("grpo", "", run.values, tmp_path / "place" / run.name, made, False))
+    about = json.loads((made / "run.json").read_text())
+    assert about["config"].pop("old_logp") == "trainer"
+    assert about["config"]["model"].pop("feed_forward") == 32
+    (made / "run.json").write_text(json.dumps(about))
+    with pytest.raises(ParameterError, match="was made with model"):
+        check(TINY)
+    check(TINY.replace(", feed_forward = 32", ", feed_forward = 256"))
+    with pytest.raises(ParameterError, match="was made with old_logp 'trainer', the study says 'sampler'"):
+        check(TINY.replace("feed_forward = 32 }", 'feed_forward = 256 }\nold_logp = "sampler"'))
+
+
 def test_two_processes_do_not_make_one_study(tiny, tmp_path):
     plan = plans.read_plan(str(tiny))
-    with runner._alone(tmp_path / "study"), pytest.raises(OutputError, match="another process"):
+    with alone(tmp_path / "study"), pytest.raises(OutputError, match="another process"):
         list(runner.run_study(plan, plan.runs(), tmp_path / "study", jobs=1, keep_rollouts=False))
 
 

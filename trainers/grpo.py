@@ -1,19 +1,19 @@
 """Train a tiny policy on a verifiable task by policy gradient, and record everything the analyses read.
 
 One loop: rollout -> advantages -> update -> log. Which advantages is a name; this file knows none of them.
-Left out on purpose: a value network, a KL penalty and its reference model, sampling while training, checkpoints, more
-than one device. A validation pass belongs to an update; the base policy is measured by one update with ``--lr 0``.
+Left out on purpose: a value network, a KL penalty and its reference model, sampling while training, more than one
+device. A validation pass belongs to an update; the base policy is measured by one update with ``--lr 0``. With
+``--checkpoint-every N`` a run that was stopped goes on with ``--resume``, equal to the bit.
 
 ``python trainers/grpo.py --out runs/grpo`` or ``entropy-lab train grpo --out runs/grpo``.
 """
 
 from __future__ import annotations
 
-import math
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import numpy as np
 import torch
@@ -23,30 +23,29 @@ from transformers import Qwen3ForCausalLM
 
 from entropy_lab import advantages
 from entropy_lab.advantages import Modulation
+from entropy_lab.advantages.parameters import Choice
+from entropy_lab.configuration import saved
 from entropy_lab.errors import ParameterError
+from entropy_lab.files import alone
 from entropy_lab.rl.advantage import Advantage, advantages_of
+from entropy_lab.rl.checkpoint import Checkpoint
 from entropy_lab.rl.engine import RolloutEngine
 from entropy_lab.rl.evaluation import Columns, evaluate, greedy_accuracy
 from entropy_lab.rl.logprobs import Sequences, TokenScores, score
 from entropy_lab.rl.loss import AGGREGATIONS
 from entropy_lab.rl.model import ModelSizes
 from entropy_lab.rl.progress import StopWatch, TrainingProgress
-from entropy_lab.rl.record import Batch, rollout_columns, step_metrics
+from entropy_lab.rl.randomness import Purpose, prompt_order, torch_generator
+from entropy_lab.rl.ranges import Count, CountOrNone, NotNegative, Positive, require_in_range
+from entropy_lab.rl.record import Batch, rollout_columns, step_metrics, update_metrics
+from entropy_lab.rl.resume import find_start, require_startable
 from entropy_lab.rl.transformers_engine import TransformersEngine
 from entropy_lab.rl.update import MiniBatch, Objective, accumulate_gradients
 from entropy_lab.rl.warm_start import WarmStart, warm_start
-from entropy_lab.tasks import Problem, Task
+from entropy_lab.tasks import DemonstratedTask, Problem, demonstrated, verify_all
 from entropy_lab.tasks import get as get_task
-from entropy_lab.writer import RunWriter, require_free
+from entropy_lab.writer import RunWriter
 
-# What a generator is for: the second number of its seed.
-_ORDER: Final = 1
-_SAMPLING: Final = 2
-_VALIDATION: Final = 3
-_POSITIVE: Final = (
-    *("steps", "train_prompts", "prompts_per_step", "group_size", "mini_batches", "micro_batch", "max_grad_norm"),
-    *("increments_every", "temperature", "max_new_tokens", "eval_problems", "threads"),
-)
 # Settings of the loss that make another method of the same estimator.
 _LOSS: Final = {
     "clip_low": "clip low",
@@ -54,17 +53,18 @@ _LOSS: Final = {
     "aggregation": "aggregation",
     "entropy_coef": "entropy bonus",
 }
-_NOT_NEGATIVE: Final = (
-    *("data_seed", "warm_start_seed", "lr", "lr_rise", "eval_every", "eval_samples", "eval_samples_every", "seed"),
-)
 
 
 @dataclass
 class Config:
-    """Settings of a training run; every field is saved with the run."""
+    """Settings of a training run; all that make a difference to it are saved with it."""
 
     out: Path
-    """Directory of the run; must be empty or not exist."""
+    """Directory of the run; must be empty or not exist, unless it is gone on with."""
+    resume: bool = False
+    """Go on from the latest checkpoint in out, with the same settings; begin where there is no run."""
+    checkpoint_every: CountOrNone = 0
+    """Updates between checkpoints; there is one after the last update too; 0 for none."""
     advantage: str = "grpo"
     """Advantage estimator, or one that changes during training."""
     advantage_params: dict[str, int | float | str] = field(default_factory=dict)
@@ -79,27 +79,27 @@ class Config:
     """Sizes of the policy."""
     warm_start_steps: int = 450
     """Supervised steps before the training; their weights are kept and used again."""
-    warm_start_seed: int = 0
+    warm_start_seed: CountOrNone = 0
     """Seed of the base policy."""
-    steps: int = 80
+    steps: Count = 80
     """Policy updates."""
-    train_prompts: int = 1024
+    train_prompts: Count = 1024
     """Different training prompts, a multiple of prompts_per_step; a pass over them is an epoch."""
-    data_seed: int = 0
+    data_seed: CountOrNone = 0
     """Seed that draws the training prompts, so that runs that differ in seed share them."""
-    prompts_per_step: int = 64
+    prompts_per_step: Count = 64
     """Prompts sampled for an update."""
-    group_size: int = 8
+    group_size: Count = 8
     """Rollouts of each prompt."""
-    mini_batches: int = 4
+    mini_batches: Count = 4
     """Gradient steps of an update, each on its share of the prompts."""
-    micro_batch: int = 64
+    micro_batch: Count = 64
     """Rollouts of one forward and backward pass; changes memory and speed only."""
-    lr: float = 1e-4
+    lr: NotNegative = 1e-4
     """Learning rate of AdamW, after the rise; with 0 the run measures the base policy."""
-    lr_rise: int = 5
+    lr_rise: CountOrNone = 5
     """Updates over which the learning rate rises linearly."""
-    max_grad_norm: float = 1.0
+    max_grad_norm: Positive = 1.0
     """Gradients with a larger norm are scaled down to it."""
     clip_low: float = 0.2
     """Width of the clip range of the probability ratio below 1."""
@@ -109,25 +109,25 @@ class Config:
     """How token losses become one: auto (the estimator's), token-mean, seq-mean-token-mean, seq-mean-token-sum-norm."""
     entropy_coef: float = 0.0
     """Weight of an entropy bonus."""
-    old_logp: str = "trainer"
+    old_logp: Annotated[str, Choice("trainer", "sampler")] = "trainer"
     """Who tells log-probabilities and entropies before the update: trainer (a pass of its own) or sampler (faster)."""
-    increments_every: int = 1
+    increments_every: Count = 1
     """Updates between those after which the log-probabilities of their rollouts are taken again."""
-    temperature: float = 1.0
+    temperature: Positive = 1.0
     """Sampling temperature, in training and for sampled validation answers."""
-    max_new_tokens: int = 26
+    max_new_tokens: Count = 26
     """Length limit of a response."""
-    eval_every: int = 10
+    eval_every: CountOrNone = 10
     """Updates between validation passes; there is one after the first and one after the last update too; 0 for none."""
-    eval_problems: int = 200
+    eval_problems: Count = 200
     """Most problems of a benchmark."""
-    eval_samples: int = 4
+    eval_samples: CountOrNone = 4
     """Sampled answers to each validation problem, beside the greedy one."""
-    eval_samples_every: int = 1
+    eval_samples_every: CountOrNone = 1
     """Passes after multiples of this many updates sample answers, beside the last pass; 0 for that one only."""
-    seed: int = 0
+    seed: CountOrNone = 0
     """Seed of prompt order and sampling; equal settings give equal runs on one machine."""
-    threads: int = 1
+    threads: Count = 1
     """Processor threads of PyTorch, for the whole process."""
 
 
@@ -147,40 +147,41 @@ def main(config: Config) -> Path:
     Raises
     ------
     ParameterError, UnknownNameError
-        When settings do not fit together, before anything is written.
+        When settings do not fit together, or not to the run to go on with, before anything is written.
     OutputError
         When the run or the warm-started weights cannot be written.
     """
     setup = prepare(config)
     torch.set_num_threads(config.threads)
-    with TrainingProgress() as progress:
-        base = WarmStart(steps=config.warm_start_steps, seed=config.warm_start_seed)
-        model = warm_start(
-            setup.task,
-            config.model,
-            base,
-            progress=lambda done, total, loss: progress.show("warm start", done, total, {"loss": loss}),
-        )
-        writer = RunWriter(
-            config.out,
-            method=method_of(config, setup.modulation),
-            group_size=config.group_size,
-            seed=config.seed,
-            model=f"Qwen3, {model.num_parameters():,} parameters",
-            task=config.task,
-            setting=config.setting or None,
-            config={name: value for name, value in asdict(config).items() if name != "out"},
-        )
-        train(setup, model, writer, progress)
+    base = WarmStart(steps=config.warm_start_steps, seed=config.warm_start_seed)
+    with alone(config.out), TrainingProgress() as progress:
+        start = find_start(config)
+        if start.begun:
+            progress.say(f"{config.out}: {start.done} of {config.steps} updates are done")
+        if start.done == config.steps:
+            return config.out
+        model = warm_start(setup.task, config.model, base, progress=progress.stage("warm start"))
+        writer = RunWriter.resume(config.out, after=start.done - 1) if start.begun else new_writer(setup, model)
+        train(setup, model, writer, progress, start.checkpoint)
     return config.out
 
 
-def train(setup: Setup, model: Qwen3ForCausalLM, writer: RunWriter, progress: TrainingProgress) -> None:
+def train(
+    setup: Setup,
+    model: Qwen3ForCausalLM,
+    writer: RunWriter,
+    progress: TrainingProgress,
+    start: Checkpoint | None = None,
+) -> None:
     """Run the loop: rollout -> advantages -> update -> log."""
     config = setup.config
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr, betas=(0.9, 0.99), weight_decay=0.0)
     engine, began, shown = TransformersEngine(model), time.perf_counter(), dict[str, float]()
-    for step in range(config.steps):
+    controllers = {"advantage": setup.modulation}
+    if start is not None:
+        start.restore(model, optimizer, controllers)
+        began -= start.seconds
+    for step in range(start.step + 1 if start else 0, config.steps):
         watch = StopWatch()
         batch = rollout(setup, engine, step)
         watch.lap("time_rollout")
@@ -206,6 +207,9 @@ def train(setup: Setup, model: Qwen3ForCausalLM, writer: RunWriter, progress: Tr
         writer.write_metrics(
             {"step": step, "epoch": batch.epoch, "time": time.perf_counter() - began, **metrics, **watch.laps}
         )
+        # Written last: a step is behind a checkpoint only when all of it is recorded.
+        if (every := config.checkpoint_every) and ((step + 1) % every == 0 or step + 1 == config.steps):
+            Checkpoint.of(step, time.perf_counter() - began, model, optimizer, controllers).save(writer.path)
         shown |= {name: metrics[name] for name in ("entropy", "reward", "all_solved", "none_solved")}
         progress.show("training", step + 1, config.steps, shown)
 
@@ -215,11 +219,26 @@ class Setup:
     """What the settings name."""
 
     config: Config
-    task: Task
+    task: DemonstratedTask
     modulation: Modulation
     objective: Objective
     problems: list[Problem]
     benchmarks: dict[str, list[Problem]]
+
+
+def new_writer(setup: Setup, model: Qwen3ForCausalLM) -> RunWriter:
+    """Begin the run's record: what it is."""
+    config = setup.config
+    return RunWriter(
+        config.out,
+        method=method_of(config, setup.modulation),
+        group_size=config.group_size,
+        seed=config.seed,
+        model=f"Qwen3, {model.num_parameters():,} parameters",
+        task=config.task,
+        setting=config.setting or None,
+        config=saved(config),
+    )
 
 
 def method_of(config: Config, modulation: Modulation) -> dict[str, Any]:
@@ -234,18 +253,14 @@ def method_of(config: Config, modulation: Modulation) -> dict[str, Any]:
 
 def prepare(config: Config) -> Setup:
     """Look up what the settings name, and refuse settings that do not fit together."""
-    require_free(config.out)
-    for name in _POSITIVE + _NOT_NEGATIVE:
-        value, least = getattr(config, name), "above 0" if name in _POSITIVE else "0 or more"
-        if not (0 < value < math.inf or (value == 0 and name in _NOT_NEGATIVE)):
-            raise ParameterError(name, f"is {value}", least)
+    require_startable(config)
+    require_in_range(config)
     for name, of in (("prompts_per_step", "mini_batches"), ("train_prompts", "prompts_per_step")):
         if getattr(config, name) % getattr(config, of):
             raise ParameterError(name, f"is {getattr(config, name)}", f"a multiple of {of} = {getattr(config, of)}")
-    task, modulation = get_task(config.task), advantages.modulation(config.advantage, **config.advantage_params)
+    task = demonstrated(get_task(config.task))
+    modulation = advantages.modulation(config.advantage, **config.advantage_params)
     modulation.initial(np.zeros((1, config.group_size)))  # a k above the group size shows now, before the warm start
-    if config.old_logp not in ("trainer", "sampler"):
-        raise ParameterError("old_logp", f"is {config.old_logp!r}", "trainer or sampler")
     aggregation = modulation.aggregation if config.aggregation == "auto" else config.aggregation
     if aggregation not in AGGREGATIONS:
         raise ParameterError("aggregation", f"is {aggregation!r}", f"auto, {', '.join(AGGREGATIONS)}")
@@ -261,19 +276,19 @@ def rollout(setup: Setup, engine: RolloutEngine, step: int) -> Batch:
     """Sample the step's prompts and verify the responses."""
     config, task = setup.config, setup.task
     epoch, first = divmod(step * config.prompts_per_step, config.train_prompts)
-    order = np.random.default_rng([config.seed, _ORDER, epoch]).permutation(config.train_prompts)
+    order = prompt_order(config.seed, epoch, config.train_prompts)
     asked = [setup.problems[i] for i in order[first : first + config.prompts_per_step]]
     rollouts = engine.generate(
         [task.vocabulary.encode(problem.prompt) for problem in asked],
         config.group_size,
         temperature=config.temperature,
         max_new_tokens=config.max_new_tokens,
-        generator=torch_generator(config.seed, _SAMPLING, step),
+        generator=torch_generator(config.seed, Purpose.SAMPLING, step),
     )
     problems = [problem for problem in asked for _ in range(config.group_size)]
     responses, truncated = rollouts.responses(), rollouts.truncated_B.tolist()
     completions = [task.vocabulary.decode(response) for response in responses]
-    correct = [task.verify(*each, truncated=cut) for *each, cut in zip(problems, completions, truncated, strict=True)]
+    correct = verify_all(task, problems, completions, truncated)
     sequences = Sequences.join([task.vocabulary.encode(problem.prompt) for problem in problems], responses)
     rewards = np.array([float(verdict is True) for verdict in correct]).reshape(-1, config.group_size)
     return Batch(epoch, task.name, problems, rollouts, sequences, completions, correct, rewards)
@@ -310,16 +325,7 @@ def update(
         taken.append(accumulate_gradients(model, mini, setup.objective, config.micro_batch))
         norms.append(clip_grad_norm_(model.parameters(), config.max_grad_norm).item())
         optimizer.step()
-    return {
-        "loss": float(np.mean([each.loss for each in taken])),
-        "grad_norm": float(np.mean(norms)),
-        "lr": optimizer.param_groups[0]["lr"],
-        "clip_fraction_low": float(np.mean([each.clip_fraction_low for each in taken])),
-        "clip_fraction_high": float(np.mean([each.clip_fraction_high for each in taken])),
-        "ratio_min": min(each.ratio_min for each in taken),
-        "ratio_max": max(each.ratio_max for each in taken),
-        "skipped": sum(each.n_rows_skipped for each in taken) / len(batch.problems),
-    }
+    return {**update_metrics(taken, norms, len(batch.problems)), "lr": optimizer.param_groups[0]["lr"]}
 
 
 def validate(setup: Setup, engine: RolloutEngine, step: int) -> Columns:
@@ -333,14 +339,8 @@ def validate(setup: Setup, engine: RolloutEngine, step: int) -> Columns:
         n_samples=setup.config.eval_samples if sampled else 0,
         temperature=setup.config.temperature,
         max_new_tokens=setup.config.max_new_tokens,
-        generator=torch_generator(setup.config.seed, _VALIDATION, step),
+        generator=torch_generator(setup.config.seed, Purpose.VALIDATION, step),
     )
-
-
-def torch_generator(seed: int, purpose: int, step: int) -> torch.Generator:
-    """Make a generator of its own for each step and purpose, so that validating more often changes no training."""
-    state = np.random.SeedSequence([seed, purpose, step]).generate_state(1, np.uint64)[0]
-    return torch.Generator().manual_seed(int(state))
 
 
 if __name__ == "__main__":

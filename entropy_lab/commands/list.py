@@ -19,7 +19,7 @@ def run(_: List) -> None:
     named = (*advantages.names(), *advantages.modulation_names())
     screen.print(_listing("advantages", {name: advantages.modulation(name).formula for name in named}))
     screen.print(_listing("studies", {name: read_plan(name).about for name in built_in()}))
-    screen.print(_listing("tasks", {name: _first_line(tasks.get(name).__doc__ or "") for name in tasks.TASKS}))
+    screen.print(_listing("tasks", {name: tasks.about(name) for name in tasks.TASKS}))
 
 
 def _listing(title: str, rows: dict[str, str]) -> Listing:

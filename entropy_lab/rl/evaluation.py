@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from entropy_lab.rl.engine import RolloutEngine
-from entropy_lab.tasks.task import Problem, Task
+from entropy_lab.tasks.task import DemonstratedTask, Problem, verify_all
 
 Columns = dict[str, list[object]]
 
 
 def evaluate(
     engine: RolloutEngine,
-    task: Task,
+    task: DemonstratedTask,
     benchmarks: Mapping[str, Sequence[Problem]],
     *,
     n_samples: int,
@@ -58,17 +58,19 @@ def evaluate(
         rollouts = engine.generate(
             prompts, n, temperature=temperature, max_new_tokens=max_new_tokens, generator=generator, greedy=greedy
         )
-        for row, response in enumerate(rollouts.responses()):
+        responses = rollouts.responses()
+        completions = [task.vocabulary.decode(response) for response in responses]
+        problems = [problem for _, problem in asked for _ in range(n)]
+        columns["correct"] += verify_all(task, problems, completions, rollouts.truncated_B.tolist())
+        columns["completion"] += completions
+        for row, response in enumerate(responses):
             benchmark, problem = asked[row // n]
-            completion = task.vocabulary.decode(response)
             columns["benchmark"].append(benchmark)
             columns["problem_id"].append(problem.id)
             columns["sample"].append(row % n)
             columns["greedy"].append(greedy)
             columns["temperature"].append(0.0 if greedy else temperature)
-            columns["correct"].append(task.verify(problem, completion, truncated=bool(rollouts.truncated_B[row])))
             columns["n_tokens"].append(len(response))
-            columns["completion"].append(completion)
     return columns
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Final
 
@@ -74,27 +75,36 @@ class Surrogate:
     Parameters
     ----------
     loss_BT
-        ``-min(ratio A, clip(ratio) A)``, to be minimised.
+        ``-min(ratio A, clip(ratio) A)``, to be minimised; with a dual clip at most ``-dual_clip A`` where A < 0.
     ratio_BT
         ``pi_theta(token) / pi_old(token)``, without gradient.
     clipped_low_BT, clipped_high_BT
         True where the clip is active, that is, where it takes the gradient away: A < 0 with the ratio below
         ``1 - clip_low``, and A > 0 with the ratio above ``1 + clip_high``.
+    clipped_dual_BT
+        True where the dual clip does: A < 0 with the ratio above `dual_clip`.
     """
 
     loss_BT: torch.Tensor
     ratio_BT: torch.Tensor
     clipped_low_BT: torch.Tensor
     clipped_high_BT: torch.Tensor
+    clipped_dual_BT: torch.Tensor
 
 
 def clipped_surrogate(
-    logp_BT: torch.Tensor, old_logp_BT: torch.Tensor, advantage_BT: torch.Tensor, clip_low: float, clip_high: float
+    logp_BT: torch.Tensor,
+    old_logp_BT: torch.Tensor,
+    advantage_BT: torch.Tensor,
+    clip_low: float,
+    clip_high: float,
+    dual_clip: float = math.inf,
 ) -> Surrogate:
     """PPO's clipped objective for each token, negated.
 
     ``ratio = exp(logp - old_logp)``, ``loss = -min(ratio A, clip(ratio, 1 - clip_low, 1 + clip_high) A)``. At
-    ``logp = old_logp`` its gradient is that of ``-A logp``, REINFORCE's.
+    ``logp = old_logp`` its gradient is that of ``-A logp``, REINFORCE's. Where A < 0 the loss grows with the ratio
+    without bound; a dual clip ends it at ``-dual_clip A``.
 
     Parameters
     ----------
@@ -105,7 +115,9 @@ def clipped_surrogate(
     advantage_BT
         Advantage of each token.
     clip_low, clip_high
-        Width of the clip range below and above 1.
+        Width of the clip range below and above 1; with 1 and infinity nothing is clipped.
+    dual_clip
+        Ratio above which a token of negative advantage has no more gradient, above 1; infinity for none.
 
     Returns
     -------
@@ -114,7 +126,8 @@ def clipped_surrogate(
 
     References
     ----------
-    arXiv 1707.06347, Eq. 7; arXiv 2503.14476 for two different widths (Clip-higher).
+    arXiv 1707.06347, Eq. 7; arXiv 2503.14476 for two different widths (Clip-higher); arXiv 1912.09729 for the dual
+    clip, with 3.
 
     Examples
     --------
@@ -124,14 +137,20 @@ def clipped_surrogate(
     [[0.8, -1.28, 2.0]]
     >>> out.clipped_low_BT.tolist(), out.clipped_high_BT.tolist()
     ([[True, False, False]], [[False, True, False]])
+    >>> clipped_surrogate(torch.tensor([[3.0]]).log(), torch.zeros(1, 1), -torch.ones(1, 1), 0.2, 0.28, 2.5).loss_BT
+    tensor([[2.5000]])
     """
     ratio_BT = (logp_BT - old_logp_BT).exp()
     clipped_BT = ratio_BT.clamp(1 - clip_low, 1 + clip_high)
     loss_BT = -torch.minimum(ratio_BT * advantage_BT, clipped_BT * advantage_BT)
     ratio_BT = ratio_BT.detach()
+    clipped_dual_BT = (advantage_BT < 0) & (ratio_BT > dual_clip)
+    if dual_clip < math.inf:
+        loss_BT = torch.where(clipped_dual_BT, -dual_clip * advantage_BT, loss_BT)
     return Surrogate(
         loss_BT,
         ratio_BT,
         clipped_low_BT=(advantage_BT < 0) & (ratio_BT < 1 - clip_low),
         clipped_high_BT=(advantage_BT > 0) & (ratio_BT > 1 + clip_high),
+        clipped_dual_BT=clipped_dual_BT,
     )

@@ -1,9 +1,9 @@
-"""Progress bar and stop watch of a training run; nothing is shown where the output is not a terminal."""
+"""Progress bar and stop watch of a training run; no bar is shown where the output is not a terminal."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 
 from rich.console import Console
@@ -62,6 +62,16 @@ class TrainingProgress:
         if not self._bars.disable:  # some versions of rich end even a disabled bar with a line break
             self._bars.stop()
 
+    def say(self, line: str) -> None:
+        """Print a line, above the bars and also where the output is not a terminal.
+
+        Parameters
+        ----------
+        line
+            As it is to be read.
+        """
+        self._bars.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
     def show(self, stage: str, done: int, total: int, numbers: Mapping[str, float]) -> None:
         """Move a stage's bar.
 
@@ -78,6 +88,21 @@ class TrainingProgress:
             self._bar_of[stage] = self._bars.add_task(stage, total=total, numbers="")
         text = "  ".join(f"{name} {value:.3f}" for name, value in numbers.items())
         self._bars.update(self._bar_of[stage], completed=done, numbers=text)
+
+    def stage(self, stage: str) -> Callable[[int, int, float], None]:
+        """Give what moves a stage's bar when it is told steps done, steps in all and the loss.
+
+        Parameters
+        ----------
+        stage
+            Its name.
+
+        Returns
+        -------
+        callable
+            For functions that report their progress.
+        """
+        return lambda done, total, loss: self.show(stage, done, total, {"loss": loss})
 
 
 class StopWatch:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from entropy_lab.rl.engine import Rollouts
 from entropy_lab.rl.logprobs import Sequences, TokenScores
+from entropy_lab.rl.update import LossStatistics
 from entropy_lab.tasks.task import Problem
 
 
@@ -114,4 +116,40 @@ def step_metrics(batch: Batch, entropy_BT: torch.Tensor) -> dict[str, float]:
         "truncated": float(batch.rollouts.truncated_B.double().mean()),
         "all_solved": float((solved == 1).mean()),
         "none_solved": float((solved == 0).mean()),
+    }
+
+
+def update_metrics(taken: Sequence[LossStatistics], norms: Sequence[float], n_rollouts: int) -> dict[str, float]:
+    """Reduce an update's gradient steps to the numbers of ``metrics.jsonl``.
+
+    Parameters
+    ----------
+    taken
+        Of each mini-batch.
+    norms
+        Norm of each mini-batch's gradient.
+    n_rollouts
+        Rollouts of all mini-batches together.
+
+    Returns
+    -------
+    dict of str to float
+        Extremes over the mini-batches for the ratio, ``skipped`` as a share of the rollouts, and means over the
+        mini-batches for the others.
+
+    Examples
+    --------
+    >>> taken = [LossStatistics(1.0, 0.0, 0.1, 0.9, 1.1, 2), LossStatistics(3.0, 0.0, 0.3, 0.5, 1.0, 0)]
+    >>> found = update_metrics(taken, [1.0, 2.0], n_rollouts=8)
+    >>> found["loss"], found["grad_norm"], found["ratio_min"], found["ratio_max"], found["skipped"]
+    (2.0, 1.5, 0.5, 1.1, 0.25)
+    """
+    return {
+        "loss": float(np.mean([each.loss for each in taken])),
+        "grad_norm": float(np.mean(norms)),
+        "clip_fraction_low": float(np.mean([each.clip_fraction_low for each in taken])),
+        "clip_fraction_high": float(np.mean([each.clip_fraction_high for each in taken])),
+        "ratio_min": min(each.ratio_min for each in taken),
+        "ratio_max": max(each.ratio_max for each in taken),
+        "skipped": sum(each.n_rows_skipped for each in taken) / n_rollouts,
     }

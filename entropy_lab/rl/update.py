@@ -2,74 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import nn
 
 from entropy_lab.errors import ParameterError
-from entropy_lab.rl.logprobs import Sequences, token_scores
-from entropy_lab.rl.loss import clipped_surrogate, token_weights
+from entropy_lab.rl.covariance_clip import kl_cov_penalty
+from entropy_lab.rl.kl import kl_estimate
+from entropy_lab.rl.logprobs import TokenScores, token_scores
+from entropy_lab.rl.objective import Objective
+from entropy_lab.rl.token_roles import MiniBatch, TokenRoles, choosing_scores, token_roles
 
-
-@dataclass(frozen=True)
-class Objective:
-    """What an update maximises.
-
-    Raises
-    ------
-    ParameterError
-        When a clip width is negative, `clip_low` is above 1, or `entropy_coef` is not finite.
-
-    Examples
-    --------
-    >>> Objective(aggregation="token-mean", max_new_tokens=26).clip_high
-    0.2
-    """
-
-    aggregation: str
-    """How token losses become one number, see `loss.AGGREGATIONS`."""
-    max_new_tokens: int
-    """Length limit of a response."""
-    clip_low: float = 0.2
-    """Width of the clip range below 1."""
-    clip_high: float = 0.2
-    """Width of the clip range above 1."""
-    entropy_coef: float = 0.0
-    """Weight of the policy entropy, aggregated as the token losses are, in what is maximised."""
-    temperature: float = 1.0
-    """The sampling temperature, at which log-probabilities and entropy are taken."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.clip_low <= 1:
-            raise ParameterError("clip_low", f"is {self.clip_low}", "0 to 1: a ratio is never negative")
-        if not self.clip_high >= 0:
-            raise ParameterError("clip_high", f"is {self.clip_high}", "0 or more")
-        if not math.isfinite(self.entropy_coef):
-            raise ParameterError("entropy_coef", f"is {self.entropy_coef}", "a finite number")
-
-
-@dataclass(frozen=True)
-class MiniBatch:
-    """Rollouts of one gradient step.
-
-    Parameters
-    ----------
-    sequences
-        Prompts and responses of B rollouts.
-    old_logp_BT
-        Log-probability of each token under the policy that the update began with, in nats.
-    advantage_BT
-        Advantage of each token.
-    keep_B
-        False for rollouts that do not count in the loss at all.
-    """
-
-    sequences: Sequences
-    old_logp_BT: torch.Tensor
-    advantage_BT: torch.Tensor
-    keep_B: torch.Tensor
+__all__ = ["LossStatistics", "MiniBatch", "Objective", "accumulate_gradients"]
 
 
 @dataclass(frozen=True)
@@ -79,13 +26,17 @@ class LossStatistics:
     Parameters
     ----------
     loss
-        The number minimised, entropy bonus included.
-    clip_fraction_low, clip_fraction_high
-        Share of the kept response tokens whose gradient the clip took away, at each side.
+        The number minimised, entropy bonus and penalties included.
+    clip_fraction_low, clip_fraction_high, clip_fraction_dual
+        Share of the tokens that count whose gradient the clip took away, at each side and by the dual clip.
     ratio_min, ratio_max
         Extremes of pi_theta / pi_old over the tokens that had a backward pass; 1 when there was none.
     n_rows_skipped
         Rollouts whose gradient is zero, so that no pass was made for them.
+    chosen_fraction
+        Share of the tokens that count that Clip-Cov or KL-Cov chose; 0 without them.
+    reference_kl
+        Mean of the estimated divergence from the reference policy over the tokens that count, in nats; 0 without one.
     """
 
     loss: float
@@ -94,54 +45,119 @@ class LossStatistics:
     ratio_min: float
     ratio_max: float
     n_rows_skipped: int
+    clip_fraction_dual: float = 0.0
+    chosen_fraction: float = 0.0
+    reference_kl: float = 0.0
 
 
 def accumulate_gradients(
-    model: nn.Module, batch: MiniBatch, objective: Objective, micro_batch: int = 64
+    model: nn.Module,
+    batch: MiniBatch,
+    objective: Objective,
+    micro_batch: int = 64,
+    rng: np.random.Generator | None = None,
 ) -> LossStatistics:
     """Add the gradient of a mini-batch's loss to the parameters' ``grad``.
 
-    ``loss = sum_bt w[b, t] (surrogate[b, t] - entropy_coef H[b, t])`` with the weights of `token_weights` over the
-    whole mini-batch: however it is cut into micro-batches, the gradient is that of the whole.
+    ``loss = sum_bt w[b, t] (surrogate[b, t] + penalties[b, t] - entropy_coef H[b, t])`` with the weights and choices of
+    `token_roles` over the whole mini-batch: however it is cut into micro-batches, the gradient is that of the whole.
+
+    Options that choose tokens cost one forward pass more, see `token_roles.choosing_scores`: the passes of the
+    micro-batches each see a part of the tokens only.
 
     Parameters
     ----------
     model
         The policy.
     batch
-        B rollouts. Rows whose advantages are all zero get no pass when there is no entropy bonus, but stay in what
-        the loss is divided by.
+        B rollouts. Rows whose gradient is zero get no pass, but stay in what the loss is divided by: without an entropy
+        bonus, a penalty or a divergence those whose advantages are all zero.
     objective
-        Clip range, aggregation and entropy bonus.
+        Clip range, aggregation, entropy bonus and the other options.
     micro_batch
         Rows of one forward and backward pass.
+    rng
+        Source of randomness, for Clip-Cov only.
 
     Returns
     -------
     LossStatistics
         Over the whole mini-batch. With no row kept, the loss is 0 and no gradient is added.
+
+    Raises
+    ------
+    ParameterError
+        When the objective needs what `batch` does not have, or Clip-Cov has no `rng`.
     """
-    mask_BT = batch.sequences.mask_BT
-    weight_BT = token_weights(mask_BT, batch.keep_B, objective.aggregation, objective.max_new_tokens)
-    active_BT = (weight_BT > 0) & ((batch.advantage_BT != 0) | (objective.entropy_coef != 0))
-    active_B = active_BT.any(1).nonzero()[:, 0]
-    loss, n_low, n_high, ratio_min, ratio_max = 0.0, 0, 0, 1.0, 1.0
+    if objective.kl_coef and batch.reference_logp_BT is None:
+        raise ParameterError("kl_coef", f"is {objective.kl_coef}, but the batch has no reference_logp_BT", "both, or 0")
+    roles = token_roles(batch, objective, choosing_scores(model, batch, objective, micro_batch), rng)
+    counts_BT, chosen_BT = roles.weight_BT > 0, roles.spared_BT | roles.penalised_BT
+    has_gradient_BT = ((batch.advantage_BT != 0) & ~roles.spared_BT) | roles.penalised_BT
+    if objective.entropy_coef != 0 or objective.kl_coef != 0:
+        has_gradient_BT = counts_BT
+    active_B = (counts_BT & has_gradient_BT).any(1).nonzero()[:, 0]
+    parts = []
     for index_B in batch.sequences.micro_batches(active_B, micro_batch):
-        logp_BT, entropy_BT = token_scores(model, batch.sequences.rows(index_B), objective.temperature)
+        scores = token_scores(model, batch.sequences.rows(index_B), objective.temperature)
         # T of the micro-batch: its longest response is often shorter than the mini-batch's.
-        part_BT = (index_B[:, None], torch.arange(logp_BT.shape[1])[None, :])
-        surrogate = clipped_surrogate(
-            logp_BT, batch.old_logp_BT[part_BT], batch.advantage_BT[part_BT], objective.clip_low, objective.clip_high
-        )
-        token_loss_BT = surrogate.loss_BT - objective.entropy_coef * entropy_BT
-        part_loss = (weight_BT[part_BT] * token_loss_BT).sum()
-        part_loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
-        kept_BT = weight_BT[part_BT] > 0
-        loss += part_loss.item()
-        n_low += int((surrogate.clipped_low_BT & kept_BT).sum())
-        n_high += int((surrogate.clipped_high_BT & kept_BT).sum())
-        ratio_min = min(ratio_min, float(surrogate.ratio_BT[kept_BT].min()))
-        ratio_max = max(ratio_max, float(surrogate.ratio_BT[kept_BT].max()))
-    n_kept = max(1, int((mask_BT & batch.keep_B[:, None]).sum()))
-    n_skipped = len(mask_BT) - len(active_B)
-    return LossStatistics(loss, n_low / n_kept, n_high / n_kept, ratio_min, ratio_max, n_skipped)
+        columns_T = torch.arange(scores.logp_BT.shape[1], device=index_B.device)
+        parts.append(_backward(scores, batch, objective, roles, (index_B[:, None], columns_T[None, :])))
+    n_counts = max(1, int(counts_BT.sum()))
+    return LossStatistics(
+        loss=sum((part.loss for part in parts), 0.0),
+        clip_fraction_low=sum(part.n_low for part in parts) / n_counts,
+        clip_fraction_high=sum(part.n_high for part in parts) / n_counts,
+        clip_fraction_dual=sum(part.n_dual for part in parts) / n_counts,
+        ratio_min=min([1.0, *(part.ratio_min for part in parts)]),
+        ratio_max=max([1.0, *(part.ratio_max for part in parts)]),
+        n_rows_skipped=len(counts_BT) - len(active_B),
+        chosen_fraction=int(chosen_BT.sum()) / n_counts,
+        reference_kl=sum(part.kl for part in parts) / n_counts,
+    )
+
+
+class _Part(NamedTuple):
+    """Sums and extremes over the tokens of a micro-batch that count."""
+
+    loss: float
+    n_low: int
+    n_high: int
+    n_dual: int
+    ratio_min: float
+    ratio_max: float
+    kl: float
+
+
+def _backward(
+    scores: TokenScores,
+    batch: MiniBatch,
+    objective: Objective,
+    roles: TokenRoles,
+    part_BT: tuple[torch.Tensor, torch.Tensor],
+) -> _Part:
+    logp_BT, old_logp_BT, weight_BT = scores.logp_BT, batch.old_logp_BT[part_BT], roles.weight_BT[part_BT]
+    surrogate = objective.surrogate(logp_BT, old_logp_BT, batch.advantage_BT[part_BT])
+    # Options that are off leave no term, not one times 0: its backward pass would cost as much.
+    loss_BT, kl_BT = surrogate.loss_BT, torch.zeros_like(weight_BT)
+    if objective.clip_cov is not None:
+        loss_BT = loss_BT.masked_fill(roles.spared_BT[part_BT], 0)
+    if objective.kl_cov is not None:
+        loss_BT = loss_BT + kl_cov_penalty(logp_BT, old_logp_BT, roles.penalised_BT[part_BT], objective.kl_cov.coef)
+    if objective.entropy_coef != 0:
+        loss_BT = loss_BT - objective.entropy_coef * scores.entropy_BT
+    if objective.kl_coef != 0 and batch.reference_logp_BT is not None:
+        kl_BT = kl_estimate(logp_BT, batch.reference_logp_BT[part_BT], objective.kl_estimator)
+        loss_BT = loss_BT + objective.kl_coef * kl_BT
+    loss = (weight_BT * loss_BT).sum()
+    loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
+    counts_BT = weight_BT > 0
+    return _Part(
+        loss.item(),
+        int((surrogate.clipped_low_BT & counts_BT).sum()),
+        int((surrogate.clipped_high_BT & counts_BT).sum()),
+        int((surrogate.clipped_dual_BT & counts_BT).sum()),
+        float(surrogate.ratio_BT[counts_BT].min()),
+        float(surrogate.ratio_BT[counts_BT].max()),
+        float(kl_BT.detach()[counts_BT].sum()),
+    )

@@ -25,7 +25,7 @@ from entropy_lab.errors import OutputError, ParameterError
 from entropy_lab.files import replacing
 from entropy_lab.rl.logprobs import Sequences, token_scores
 from entropy_lab.rl.model import ModelSizes, build_model
-from entropy_lab.tasks.task import EOS, Task
+from entropy_lab.tasks.task import EOS, DemonstratedTask
 
 _REVISION: Final = 1
 """Part of the cache key: raise it with any change to how the weights are made that the settings do not show."""
@@ -94,7 +94,7 @@ def cache_directory() -> Path:
 
 
 def warm_start(
-    task: Task,
+    task: DemonstratedTask,
     sizes: ModelSizes,
     settings: WarmStart,
     *,
@@ -135,7 +135,11 @@ def warm_start(
 
 
 def _made(
-    file: Path, task: Task, sizes: ModelSizes, settings: WarmStart, progress: Callable[[int, int, float], None] | None
+    file: Path,
+    task: DemonstratedTask,
+    sizes: ModelSizes,
+    settings: WarmStart,
+    progress: Callable[[int, int, float], None] | None,
 ) -> Qwen3ForCausalLM:
     """Train and keep the weights. Of runs that begin together with the same base policy one does, the others wait."""
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -149,7 +153,7 @@ def _made(
         return model
 
 
-def _cached(file: Path, task: Task, sizes: ModelSizes, settings: WarmStart) -> Qwen3ForCausalLM | None:
+def _cached(file: Path, task: DemonstratedTask, sizes: ModelSizes, settings: WarmStart) -> Qwen3ForCausalLM | None:
     """Load the weights; None when there are none, or when the file was cut off or is of another network."""
     if not file.is_file():
         return None
@@ -161,7 +165,7 @@ def _cached(file: Path, task: Task, sizes: ModelSizes, settings: WarmStart) -> Q
     return None
 
 
-def _key(task: Task, sizes: ModelSizes, settings: WarmStart) -> str:
+def _key(task: DemonstratedTask, sizes: ModelSizes, settings: WarmStart) -> str:
     """Hash of everything that makes the weights, down to what changes the last bits of a sum."""
     probe = task.demonstrations(np.random.default_rng(settings.seed), 64)
     made_of = {
@@ -180,7 +184,7 @@ def _key(task: Task, sizes: ModelSizes, settings: WarmStart) -> str:
 
 def _train(
     model: Qwen3ForCausalLM,
-    task: Task,
+    task: DemonstratedTask,
     settings: WarmStart,
     progress: Callable[[int, int, float], None] | None,
 ) -> None:

@@ -11,17 +11,17 @@ import multiprocessing
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from entropy_lab.errors import OutputError, ParameterError
-from entropy_lab.files import cannot_write, replacing
+from entropy_lab.configuration import difference
+from entropy_lab.errors import ParameterError
+from entropy_lab.files import alone, replacing
 from entropy_lab.studies.plan import Plan, PlannedRun
-from entropy_lab.studies.settings import configured, load_trainer, saved
+from entropy_lab.studies.settings import configured, load_trainer
 from entropy_lab.studies.worker import Job, note_timings, serve
 
 FORMAT = "entropy-lab/study"
@@ -77,20 +77,19 @@ def check_plan(plan: Plan, runs: Sequence[PlannedRun], study: Path) -> dict[str,
         config = configured(trainer.Config, f"methods.{run.method} in settings.{run.setting}", run.values, target)
         steps[run.name] = int(config.steps)
         if target.exists():
-            _require_same(target, saved(config))
+            _require_same(target, config)
         elif run.seed == 0:
             trainer.prepare(replace(config, out=study / "unfinished" / "check" / run.name))
     return steps
 
 
-def _require_same(run: Path, planned: dict[str, Any]) -> None:
-    made = json.loads((run / "run.json").read_text(encoding="utf-8"))["config"]
-    planned = json.loads(json.dumps(planned, default=str))
-    for name in sorted(made.keys() | planned.keys()):
-        if made.get(name) != planned.get(name):
-            wrong = f"was made with {name} {made.get(name)!r}, the study says {planned.get(name)!r}"
-            hint = "another --out, or remove the run to make it again"
-            raise ParameterError(str(run), wrong, "one study, one meaning of a name", hint)
+def _require_same(run: Path, planned: Any) -> None:  # noqa: ANN401 - a trainer's own dataclass
+    changed = difference(json.loads((run / "run.json").read_text(encoding="utf-8"))["config"], planned)
+    if changed:
+        name, was, now = changed
+        wrong = f"was made with {name} {was!r}, the study says {now!r}"
+        hint = "another --out, or remove the run to make it again"
+        raise ParameterError(str(run), wrong, "one study, one meaning of a name", hint)
 
 
 def run_study(
@@ -125,7 +124,7 @@ def run_study(
         raise ParameterError("jobs", f"is {jobs}", "1 or more")
     progress = Progress({run.name for run in runs if (study / "runs" / run.name).exists()})
     missing = [run for run in runs if run.name not in progress.done]
-    with _alone(study):
+    with alone(study):
         _write_info(plan, runs, study)
         workshop = study / "unfinished"
         shutil.rmtree(workshop, ignore_errors=True)
@@ -211,23 +210,6 @@ class _Worker:
         self.process.kill()
         self.process.join()
         self.pipe.close()
-
-
-@contextmanager
-def _alone(study: Path) -> Iterator[None]:
-    """Hold the study's lock, which the system lets go of when the process ends, however it ends."""
-    from filelock import FileLock, Timeout
-
-    try:
-        study.mkdir(parents=True, exist_ok=True)
-        with FileLock(study / ".lock", blocking=False):
-            yield
-    except Timeout as error:
-        raise OutputError(str(study), "is being made by another process", "one at a time") from error
-    except OSError as error:
-        if isinstance(error, OutputError):
-            raise
-        raise cannot_write(study, error) from error
 
 
 def _write_info(plan: Plan, runs: Sequence[PlannedRun], study: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, is_dataclass
+from dataclasses import is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
@@ -105,19 +105,3 @@ def _checked(kind: type[Any], where: str, values: Mapping[str, Any]) -> dict[str
             wrong = str(error.errors()[0]["msg"])
             raise ParameterError(f"{where}: {name}", f"is {value!r}", wrong[:1].lower() + wrong[1:]) from error
     return checked
-
-
-def saved(config: Any) -> dict[str, Any]:  # noqa: ANN401 - a trainer's own dataclass
-    """Give a configuration as it stands in run.json: without the place it was written to.
-
-    Parameters
-    ----------
-    config
-        A dataclass instance.
-
-    Returns
-    -------
-    dict
-        Field -> value, nested dataclasses as dicts.
-    """
-    return {name: value for name, value in asdict(config).items() if name != "out"}

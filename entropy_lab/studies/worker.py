@@ -101,8 +101,9 @@ def single_precision(table: Table) -> Table:
 
     Examples
     --------
-    >>> single_precision(Table.of("mine", {"x": [0.1]})).frame.dtypes
-    [Float32]
+    >>> table = Table.of("entropy", {"step": [0], "entropy": [0.1]})
+    >>> single_precision(table).frame.dtypes
+    [Int32, Float32]
     """
     return replace(table, frame=table.frame.with_columns(pl.col(pl.Float64).cast(pl.Float32)))
 

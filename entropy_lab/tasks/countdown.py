@@ -112,7 +112,9 @@ def _after_one_step(available: tuple[int, ...]) -> set[tuple[int, ...]]:
 
 
 class Countdown:
-    """The countdown task: see the module's text.
+    """Reach a target from a few digits with ``+ - *``, one checked step after another.
+
+    The module's text has the rules.
 
     Parameters
     ----------

@@ -1,10 +1,10 @@
-"""What a task is to the training backend: problems, demonstrations and a verifier over a character vocabulary."""
+"""What a task is to the training backend: problems and a verifier; for models made in code, a vocabulary too."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -119,28 +119,20 @@ class Demonstration:
     completion: str
 
 
+@runtime_checkable
 class Task(Protocol):
-    """A source of verifiable problems: subclassing is not needed, only these members.
+    """A source of verifiable problems, as texts: subclassing is not needed, only these members.
 
-    Problems that `problems` and `demonstrations` draw never occur in `benchmarks`.
+    Problems that `problems` draws never occur in `benchmarks`.
     """
 
     @property
     def name(self) -> str:
-        """Name in the registry."""
-        ...
-
-    @property
-    def vocabulary(self) -> Vocabulary:
-        """Characters of prompts and completions."""
+        """Name in the registry, or one of the user's own."""
         ...
 
     def problems(self, rng: np.random.Generator, n: int) -> list[Problem]:
         """Draw `n` different training problems."""
-        ...
-
-    def demonstrations(self, rng: np.random.Generator, n: int) -> list[Demonstration]:
-        """Draw `n` training problems, each with a random valid completion; problems may repeat."""
         ...
 
     def verify(self, problem: Problem, completion: str, *, truncated: bool = False) -> bool | None:
@@ -150,3 +142,103 @@ class Task(Protocol):
     def benchmarks(self, size: int) -> dict[str, list[Problem]]:
         """Held-out problem sets of at most `size` problems, easiest first; the same at every call."""
         ...
+
+
+@runtime_checkable
+class DemonstratedTask(Task, Protocol):
+    """A task that a model made in code can learn from nothing: it brings the vocabulary and valid completions.
+
+    Problems that `demonstrations` draws never occur in `benchmarks`.
+    """
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """Characters of prompts and completions."""
+        ...
+
+    def demonstrations(self, rng: np.random.Generator, n: int) -> list[Demonstration]:
+        """Draw `n` training problems, each with a random valid completion; problems may repeat."""
+        ...
+
+
+@runtime_checkable
+class BatchVerifier(Protocol):
+    """A task that verifies many completions faster than one after another."""
+
+    def verify_all(
+        self, problems: Sequence[Problem], completions: Sequence[str], truncated: Sequence[bool]
+    ) -> list[bool | None]:
+        """Verdicts in the order of the completions, each as `Task.verify` would give it."""
+        ...
+
+
+def demonstrated(task: Task) -> DemonstratedTask:
+    """Give the task back as one with a vocabulary and demonstrations, or refuse it.
+
+    Parameters
+    ----------
+    task
+        Any task.
+
+    Returns
+    -------
+    DemonstratedTask
+        The same object.
+
+    Raises
+    ------
+    ParameterError
+        When it has no vocabulary or no demonstrations: it is for models that come with a tokenizer.
+
+    Examples
+    --------
+    >>> from entropy_lab.tasks import get
+    >>> demonstrated(get("countdown")).vocabulary.size
+    20
+    """
+    if not isinstance(task, DemonstratedTask):
+        wrong = f"is {task.name!r}, which has no vocabulary and no demonstrations for a model made in code"
+        raise ParameterError("task", wrong, "a task with them, such as countdown", "use it with a pretrained model")
+    return task
+
+
+def verify_all(
+    task: Task, problems: Sequence[Problem], completions: Sequence[str], truncated: Sequence[bool]
+) -> list[bool | None]:
+    """Verify a whole step's completions: in one batch where the task can, else one after another.
+
+    Parameters
+    ----------
+    task
+        Verifies.
+    problems
+        The problem of each completion.
+    completions
+        Responses without end-of-sequence.
+    truncated
+        Whether each of them stopped before end-of-sequence.
+
+    Returns
+    -------
+    list of bool or None
+        Verdicts in this order; None is "cannot tell".
+
+    Raises
+    ------
+    ParameterError
+        When there are not as many of each.
+
+    Examples
+    --------
+    >>> from entropy_lab.tasks import get
+    >>> task = get("countdown")
+    >>> verify_all(task, [task.problem((7, 2), 5)] * 2, ["7-2=5", "7+2=9"], [False, False])
+    [True, False]
+    """
+    if not len(problems) == len(completions) == len(truncated):
+        sizes = f"{len(problems)} problems, {len(completions)} completions, {len(truncated)} flags"
+        raise ParameterError("verify_all", f"got {sizes}", "as many of each")
+    if isinstance(task, BatchVerifier):
+        return task.verify_all(problems, completions, truncated)
+    together = zip(problems, completions, truncated, strict=True)
+    return [task.verify(problem, completion, truncated=cut) for problem, completion, cut in together]
