@@ -229,6 +229,14 @@ def test_no_memory_is_unverified_and_the_next_answer_is_judged():
         assert verifier.judge(["5"], [boxed(5)])[0].correct is True
 
 
+def test_a_parent_of_gigabytes_is_not_the_childs_memory():
+    """A child's getrusage begins with the peak of the process that forked it, and trainers are large."""
+    held = b"x" * (600 << 20)  # above the child's own limit
+    with Verifier(workers=1) as verifier:
+        assert verifier.judge(["1"], [boxed("2")]) == [Verdict(False)]
+    assert len(held) == 600 << 20
+
+
 def test_a_child_that_cannot_load_math_verify_is_one_line_of_error(tmp_path, monkeypatch):
     (tmp_path / "math_verify.py").write_text("raise ImportError('broken')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
