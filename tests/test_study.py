@@ -146,12 +146,13 @@ def test_kept_tables_equal_those_of_the_whole_run(tiny, tmp_path):
 
 
 def test_a_killed_study_goes_on_and_ends_the_same(tiny, tmp_path):
-    def command(out):
-        return [sys.executable, "-m", "entropy_lab.cli", "study", str(tiny), "--out", str(out), "--jobs", "1"]
-
-    subprocess.run(command(tmp_path / "whole"), check=True, capture_output=True)
+    command = [sys.executable, "-m", "entropy_lab.cli", "study", str(tiny), "--out", str(tmp_path / "killed")]
+    for run in plans.read_plan(str(tiny)).runs():
+        make_run(
+            Job("grpo", "", run.values, tmp_path / "place" / run.name, tmp_path / "whole" / "runs" / run.name, False)
+        )
     killed = tmp_path / "killed"
-    process = subprocess.Popen(command(killed), stdout=subprocess.DEVNULL)
+    process = subprocess.Popen([*command, "--jobs", "1"], stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while not list(killed.glob("unfinished/*/*/rollouts/*.parquet")) and process.poll() is None:
         assert time.monotonic() < deadline
@@ -159,7 +160,7 @@ def test_a_killed_study_goes_on_and_ends_the_same(tiny, tmp_path):
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert set(contents(killed)) < set(contents(tmp_path / "whole"))
-    subprocess.run(command(killed), check=True, capture_output=True)
+    subprocess.run([*command, "--jobs", "1"], check=True, capture_output=True)
     assert contents(killed) == contents(tmp_path / "whole")
     assert not (killed / "unfinished").exists()
 
