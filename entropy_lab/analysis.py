@@ -139,7 +139,12 @@ def require_content(run: Run) -> None:
     if not any(file.n_rows() for file in files) and not run.skipped:
         allowed = "rollouts/step-000000.parquet, … as docs/run-format.md says"
         wrong = "holds no rollouts and no validation passes"
-        raise RunFormatError(str(run.path), wrong + (f" ({len(files)} files without rows)" if files else ""), allowed)
+        wrong += f" ({len(files)} files without rows)" if files else ""
+        # Runs of a study keep their tables only; those can be drawn, not made anew.
+        hint = (
+            f"entropy-lab figures {run.path} draws the tables in analysis/" if (run.path / "analysis").is_dir() else ""
+        )
+        raise RunFormatError(str(run.path), wrong, allowed, hint)
 
 
 def _start(run: Run, name: str, module: ModuleType, parameters: Mapping[str, Any]) -> Table | Fold:

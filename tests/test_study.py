@@ -286,6 +286,6 @@ def test_a_run_that_fails_is_reported_and_the_others_are_made(tiny, tmp_path, ca
     told = capsys.readouterr()
     assert "1 of 2 runs" in told.out
     assert "five-base-seed0: AssertionError: broken" in told.out
-    assert "1 runs failed" in told.err
+    assert "1 of 2 runs failed" in told.err
     (log,) = (tmp_path / "study" / "unfinished").glob("*/*.log")
     assert "Traceback" in log.read_text()

@@ -36,14 +36,19 @@ def run(command: Study) -> None:
     if last.failed:
         for name, why in last.failed.items():
             screen.print(f"[red]failed[/] {name}: {why}")
-        wrong = f"{len(last.failed)} runs failed; their logs are in {study}/unfinished/"
+        wrong = f"{len(last.failed)} of {len(runs)} runs failed; the logs are in {study}/unfinished/"
         raise ParameterError(str(study), wrong, "", "mend the cause and give the same command again")
     screen.print(f"next: entropy-lab figures {study}\n      entropy-lab claims {study}")
 
 
 def _print_plan(screen: Console, plan: Plan, runs: Sequence[PlannedRun], study: Path) -> None:
     """Show one line per method: its seeds in each setting, and how many of them are there already."""
-    listing = Listing(title=f"study {plan.name}: {len(runs)} runs", title_justify="left", box=None, pad_edge=False)
+    listing = Listing(
+        title=f"study {plan.name}: {len(runs)} runs; seeds of each method",
+        title_justify="left",
+        box=None,
+        pad_edge=False,
+    )
     listing.add_column("method", style="cyan")
     for setting, values in plan.settings.items():
         listing.add_column(str(values.get("label", setting)), justify="right")
@@ -51,9 +56,7 @@ def _print_plan(screen: Console, plan: Plan, runs: Sequence[PlannedRun], study: 
     made = Counter((run.method, run.setting) for run in runs if (study / "runs" / run.name).exists())
     for method, values in plan.methods.items():
         counts = [(made[method, setting], planned[method, setting]) for setting in plan.settings]
-        listing.add_row(
-            str(values.get("label", method)), *(f"{done} of {n} seeds" if done else f"{n} seeds" for done, n in counts)
-        )
+        listing.add_row(str(values.get("label", method)), *(f"{done} of {n}" if done else str(n) for done, n in counts))
     screen.print(listing)
 
 
