@@ -24,7 +24,7 @@ from entropy_lab.configuration import difference, saved
 from entropy_lab.errors import OutputError, ParameterError, RunFormatError, RunNotFoundError
 from entropy_lab.files import alone
 from entropy_lab.rl.checkpoint import Checkpoint, latest
-from entropy_lab.rl.model import ModelSizes
+from entropy_lab.rl.policy import PolicySettings
 from entropy_lab.run import RunWarning
 from entropy_lab.writer import RunWriter, finished_updates
 
@@ -55,7 +55,7 @@ def cache(tmp_path_factory):
 
 
 def config(out, **changes):
-    return GRPO.Config(out=Path(out), model=ModelSizes(**SIZES), **(SETTINGS | changes))
+    return GRPO.Config(out=Path(out), model=PolicySettings(**SIZES), **(SETTINGS | changes))
 
 
 def steps_of(run):

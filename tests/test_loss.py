@@ -140,7 +140,7 @@ def test_micro_batches_of_one_give_the_gradient_of_the_whole(model, batch, aggre
 def test_skipped_rows_change_nothing_but_the_work(model, batch, entropy_coef):
     objective = Objective("token-mean", 7, entropy_coef=entropy_coef)
     statistics, gradient = gradients(model, batch, objective, 8)
-    assert statistics.n_rows_skipped == (2 if entropy_coef == 0 else 1)
+    assert statistics.skipped == (2 if entropy_coef == 0 else 1) / 8
     model.zero_grad()
     scores = token_scores(model, batch.sequences, 1.0)
     token_loss_BT = clipped_surrogate(scores.logp_BT, batch.old_logp_BT, batch.advantage_BT, 0.2, 0.2).loss_BT
@@ -199,5 +199,5 @@ def test_entropy_bonus_points_towards_more_entropy(model, batch):
 def test_without_advantages_there_is_no_gradient(model, batch):
     nothing = MiniBatch(batch.sequences, batch.old_logp_BT, torch.zeros_like(batch.advantage_BT), batch.keep_B)
     statistics = accumulate_gradients(model, nothing, Objective("token-mean", 7))
-    assert (statistics.loss, statistics.n_rows_skipped) == (0, 8)
+    assert (statistics.loss, statistics.skipped) == (0, 1)
     assert all(parameter.grad is None for parameter in model.parameters())

@@ -367,7 +367,7 @@ def test_forking_tokens_alone_count_above_and_below_the_line(model, batch, choos
     assert statistics.loss == pytest.approx(loss, abs=1e-6)
     assert_close(found, expected)
     # Rows without a forking token get no pass, and neither does the one without advantage.
-    assert statistics.n_rows_skipped == int((~(forking_BT & (batch.advantage_BT != 0)).any(1)).sum())
+    assert statistics.skipped == float((~(forking_BT & (batch.advantage_BT != 0)).any(1)).double().mean())
 
 
 def test_a_forking_share_of_1_and_a_loose_dual_clip_change_no_bit(model, batch):
@@ -388,7 +388,7 @@ def test_divergence_reaches_every_kept_row(model, batch, estimator):
 
     loss, expected = by_hand(model, batch, token_loss, kept(batch) / kept(batch).sum())
     assert statistics.loss == pytest.approx(loss, abs=1e-6)
-    assert statistics.n_rows_skipped == 1
+    assert statistics.skipped == 1 / 8
     d_N = (score(model, batch.sequences, 1.0).logp_BT - batch.reference_logp_BT)[kept(batch)]
     mean = {"k1": d_N, "k2": d_N**2 / 2, "k3": (-d_N).exp() - 1 + d_N}[estimator].mean().item()
     assert statistics.reference_kl == pytest.approx(mean, rel=1e-4)

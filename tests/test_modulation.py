@@ -22,7 +22,7 @@ from entropy_lab.advantages.registry import MODULATIONS
 from entropy_lab.cli import main
 from entropy_lab.errors import ParameterError, UnknownNameError
 from entropy_lab.plots.series import family
-from entropy_lab.rl.model import ModelSizes
+from entropy_lab.rl.policy import PolicySettings
 from entropy_lab.schema import METRICS
 
 EXACT = {"rtol": 1e-12, "atol": 1e-12}
@@ -318,7 +318,7 @@ def train(tmp_path, monkeypatch):
     grpo = recipes.load("trainers", "grpo")
 
     def trained(steps: int, advantage: str, **params: float | str) -> tuple[dict, list[pl.DataFrame], list[dict]]:
-        sizes = ModelSizes(hidden=16, layers=1, heads=1, kv_heads=1, head_dim=16, feed_forward=16)
+        sizes = PolicySettings(hidden=16, layers=1, heads=1, kv_heads=1, head_dim=16, feed_forward=16)
         shape = {"train_prompts": 8, "prompts_per_step": 8, "group_size": 4, "mini_batches": 1, "eval_every": 0}
         out = tmp_path / advantage
         named = {"advantage": advantage, "advantage_params": params}

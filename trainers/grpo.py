@@ -1,9 +1,9 @@
-"""Train a tiny policy on a verifiable task by policy gradient, and record everything the analyses read.
+"""Train a policy on a verifiable task by policy gradient, and record everything the analyses read.
 
 One loop: rollout -> advantages -> update -> log. Which advantages is a name; this file knows none of them.
-Left out on purpose: a value network, a KL penalty and its reference model, sampling while training, more than one
-device. A validation pass belongs to an update; the base policy is measured by one update with ``--lr 0``. With
-``--checkpoint-every N`` a run that was stopped goes on with ``--resume``, equal to the bit.
+Left out on purpose: a value network, sampling while training, more than one device. A validation pass belongs to an
+update; the base policy is measured by one update with ``--lr 0``. With ``--checkpoint-every N`` a run that was stopped
+goes on with ``--resume``, equal to the bit.
 
 ``python trainers/grpo.py --out runs/grpo`` or ``entropy-lab train grpo --out runs/grpo``.
 """
@@ -11,15 +11,17 @@ device. A validation pass belongs to an update; the base policy is measured by o
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 import tyro
+from torch import nn
 from torch.nn.utils import clip_grad_norm_
-from transformers import Qwen3ForCausalLM
+from torch.optim import Optimizer
 
 from entropy_lab import advantages
 from entropy_lab.advantages import Modulation
@@ -27,36 +29,30 @@ from entropy_lab.advantages.parameters import Choice
 from entropy_lab.configuration import saved
 from entropy_lab.errors import ParameterError
 from entropy_lab.files import alone
-from entropy_lab.rl.advantage import Advantage, advantages_of
-from entropy_lab.rl.checkpoint import Checkpoint
+from entropy_lab.rl.advantage import advantages_of
+from entropy_lab.rl.checkpoint import Checkpoint, Controller
 from entropy_lab.rl.engine import RolloutEngine
 from entropy_lab.rl.evaluation import Columns, evaluate, greedy_accuracy
 from entropy_lab.rl.logprobs import Sequences, TokenScores, score
-from entropy_lab.rl.loss import AGGREGATIONS
-from entropy_lab.rl.model import ModelSizes
+from entropy_lab.rl.loss_settings import LossSettings
+from entropy_lab.rl.material import Material
+from entropy_lab.rl.policy import Policy, PolicySettings, make_policy
 from entropy_lab.rl.progress import StopWatch, TrainingProgress
-from entropy_lab.rl.randomness import Purpose, prompt_order, torch_generator
+from entropy_lab.rl.randomness import Purpose, mini_batches, prompt_order, torch_generator
 from entropy_lab.rl.ranges import Count, CountOrNone, NotNegative, Positive, require_in_range
 from entropy_lab.rl.record import Batch, rollout_columns, step_metrics, update_metrics
 from entropy_lab.rl.resume import find_start, require_startable
+from entropy_lab.rl.tokens import Tokens
 from entropy_lab.rl.transformers_engine import TransformersEngine
-from entropy_lab.rl.update import MiniBatch, Objective, accumulate_gradients
-from entropy_lab.rl.warm_start import WarmStart, warm_start
-from entropy_lab.tasks import DemonstratedTask, Problem, demonstrated, verify_all
+from entropy_lab.rl.update import LossStatistics, Objective, accumulate_gradients
+from entropy_lab.rl.warm_start import WarmStart
+from entropy_lab.tasks import Problem, Task, demonstrated, verify_all
 from entropy_lab.tasks import get as get_task
 from entropy_lab.writer import RunWriter
 
-# Settings of the loss that make another method of the same estimator.
-_LOSS: Final = {
-    "clip_low": "clip low",
-    "clip_high": "clip high",
-    "aggregation": "aggregation",
-    "entropy_coef": "entropy bonus",
-}
-
 
 @dataclass
-class Config:
+class Config(LossSettings):
     """Settings of a training run; all that make a difference to it are saved with it."""
 
     out: Path
@@ -74,17 +70,19 @@ class Config:
     setting: str = ""
     """Name of what methods are compared on, a row of panels in figures; empty for the model's."""
     task: str = "countdown"
-    """Task to train on."""
-    model: ModelSizes = field(default_factory=ModelSizes)
-    """Sizes of the policy."""
+    """Task to train on: a name, or the path of your own (./mine.py)."""
+    task_params: dict[str, int | float | str] = field(default_factory=dict)
+    """Parameters of the task as pairs: train math_train.jsonl held_out math500.jsonl,aime24.jsonl."""
+    model: PolicySettings = field(default_factory=PolicySettings)
+    """The policy."""
     warm_start_steps: int = 450
-    """Supervised steps before the training; their weights are kept and used again."""
+    """Supervised steps before the training of a model made in code; their weights are kept and used again."""
     warm_start_seed: CountOrNone = 0
-    """Seed of the base policy."""
+    """Seed of that base policy."""
     steps: Count = 80
     """Policy updates."""
     train_prompts: Count = 1024
-    """Different training prompts, a multiple of prompts_per_step; a pass over them is an epoch."""
+    """Different training prompts; a pass over them is an epoch, and leaves out what does not fill an update."""
     data_seed: CountOrNone = 0
     """Seed that draws the training prompts, so that runs that differ in seed share them."""
     prompts_per_step: Count = 64
@@ -92,23 +90,21 @@ class Config:
     group_size: Count = 8
     """Rollouts of each prompt."""
     mini_batches: Count = 4
-    """Gradient steps of an update, each on its share of the prompts."""
+    """Gradient steps of a pass over an update's rollouts, each on its share of the prompts."""
+    ppo_epochs: Count = 1
+    """Passes over an update's rollouts."""
     micro_batch: Count = 64
-    """Rollouts of one forward and backward pass; changes memory and speed only."""
+    """Most rollouts of one forward and backward pass; changes memory and speed only."""
+    micro_tokens: CountOrNone = 0
+    """Most tokens of one such pass, prompts and padding included; 0 for no limit."""
+    rollout_batch: Count = 512
+    """Most responses that are sampled side by side; changes memory and speed only."""
     lr: NotNegative = 1e-4
     """Learning rate of AdamW, after the rise; with 0 the run measures the base policy."""
     lr_rise: CountOrNone = 5
     """Updates over which the learning rate rises linearly."""
     max_grad_norm: Positive = 1.0
     """Gradients with a larger norm are scaled down to it."""
-    clip_low: float = 0.2
-    """Width of the clip range of the probability ratio below 1."""
-    clip_high: float = 0.2
-    """Width of the clip range above 1; 0.28 is Clip-higher."""
-    aggregation: str = "auto"
-    """How token losses become one: auto (the estimator's), token-mean, seq-mean-token-mean, seq-mean-token-sum-norm."""
-    entropy_coef: float = 0.0
-    """Weight of an entropy bonus."""
     old_logp: Annotated[str, Choice("trainer", "sampler")] = "trainer"
     """Who tells log-probabilities and entropies before the update: trainer (a pass of its own) or sampler (faster)."""
     increments_every: Count = 1
@@ -160,50 +156,59 @@ def main(config: Config) -> Path:
             progress.say(f"{config.out}: {start.done} of {config.steps} updates are done")
         if start.done == config.steps:
             return config.out
-        model = warm_start(setup.task, config.model, base, progress=progress.stage("warm start"))
-        writer = RunWriter.resume(config.out, after=start.done - 1) if start.begun else new_writer(setup, model)
-        train(setup, model, writer, progress, start.checkpoint)
+        policy = make_policy(config.model, setup.task, base, progress)
+        policy.require_context([setup.problems, *setup.benchmarks.values()], config.max_new_tokens)
+        writer = RunWriter.resume(config.out, after=start.done - 1) if start.begun else new_writer(setup, policy)
+        train(setup, policy, writer, progress, start.checkpoint)
     return config.out
 
 
 def train(
     setup: Setup,
-    model: Qwen3ForCausalLM,
+    policy: Policy,
     writer: RunWriter,
     progress: TrainingProgress,
     start: Checkpoint | None = None,
 ) -> None:
     """Run the loop: rollout -> advantages -> update -> log."""
-    config = setup.config
-    optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr, betas=(0.9, 0.99), weight_decay=0.0)
-    engine, began, shown = TransformersEngine(model), time.perf_counter(), dict[str, float]()
-    controllers = {"advantage": setup.modulation}
+    config, model, began, shown = setup.config, policy.model, time.perf_counter(), dict[str, float]()
+    optimizer: Optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr, betas=(0.9, 0.99), weight_decay=0.0)
+    engine = TransformersEngine(model, stop_ids=policy.tokens.stop_ids, batch_size=config.rollout_batch)
+    reference, bonus = deepcopy(model) if config.kl_coef else None, config.adaptive_bonus()
+    controllers: dict[str, Controller] = {"advantage": setup.modulation}
+    if bonus:
+        controllers["entropy_coef"] = bonus
     if start is not None:
         start.restore(model, optimizer, controllers)
         began -= start.seconds
     for step in range(start.step + 1 if start else 0, config.steps):
         watch = StopWatch()
-        batch = rollout(setup, engine, step)
+        batch = rollout(setup, policy.tokens, engine, step)
         watch.lap("time_rollout")
         before = old_scores(config, model, batch)
+        reference_logp_BT = scored(config, reference, batch).logp_BT if reference is not None else None
         watch.lap("time_logp")
         metrics = step_metrics(batch, before.entropy_BT)
         estimator = setup.modulation.at(step, config.steps, metrics["entropy"])
         advantage = advantages_of(estimator, batch.rewards, before.entropy_BT, batch.sequences.mask_BT)
-        updated = update(setup, model, optimizer, step, batch, before.logp_BT, advantage)
+        objective = setup.objective
+        if bonus:
+            objective = replace(objective, entropy_coef=bonus.at(metrics["entropy"]))
+        material = Material(batch, before, advantage, reference_logp_BT)
+        updated = update(config, model, optimizer, step, objective, material)
         engine.update_weights(model)
         watch.lap("time_update")
         measured = step % config.increments_every == 0
-        after = score(model, batch.sequences, config.temperature, config.micro_batch) if measured else None
+        after = scored(config, model, batch) if measured else None
         watch.lap("time_logp")
         writer.write_rollouts(step, rollout_columns(batch, before, after, advantage.rollout_B))
         watch.lap("time_write")
         if config.eval_every and (step % config.eval_every == 0 or step + 1 == config.steps):
-            answers = validate(setup, engine, step)
+            answers = validate(setup, policy.tokens, engine, step)
             writer.write_evals(step, answers)
             shown["greedy"] = greedy_accuracy(answers)
             watch.lap("time_eval")
-        metrics |= updated | setup.modulation.values()
+        metrics |= updated | setup.modulation.values() | (bonus.values() if bonus else {})
         writer.write_metrics(
             {"step": step, "epoch": batch.epoch, "time": time.perf_counter() - began, **metrics, **watch.laps}
         )
@@ -219,14 +224,14 @@ class Setup:
     """What the settings name."""
 
     config: Config
-    task: DemonstratedTask
+    task: Task
     modulation: Modulation
     objective: Objective
     problems: list[Problem]
     benchmarks: dict[str, list[Problem]]
 
 
-def new_writer(setup: Setup, model: Qwen3ForCausalLM) -> RunWriter:
+def new_writer(setup: Setup, policy: Policy) -> RunWriter:
     """Begin the run's record: what it is."""
     config = setup.config
     return RunWriter(
@@ -234,8 +239,8 @@ def new_writer(setup: Setup, model: Qwen3ForCausalLM) -> RunWriter:
         method=method_of(config, setup.modulation),
         group_size=config.group_size,
         seed=config.seed,
-        model=f"Qwen3, {model.num_parameters():,} parameters",
-        task=config.task,
+        model=policy.name,
+        task=setup.task.name,
         setting=config.setting or None,
         config=saved(config),
     )
@@ -245,41 +250,42 @@ def method_of(config: Config, modulation: Modulation) -> dict[str, Any]:
     """Name the method: the advantages, and what was changed in the loss beside it."""
     if config.lr == 0:
         return {"name": "base", "params": {}, "label": config.label or "base policy"}
-    changed = {name: getattr(config, name) for name in _LOSS if getattr(config, name) != getattr(Config, name)}
-    spoken = [modulation.label, *(f"{_LOSS[name]} {value}" for name, value in changed.items())]
-    params = {**modulation.params, **changed}
-    return {"name": modulation.name, "params": params, "label": config.label or " + ".join(spoken)}
+    params = {**modulation.params, **config.changed()}
+    label = config.label or " + ".join([modulation.label, *config.spoken()])
+    return {"name": modulation.name, "params": params, "label": label}
 
 
 def prepare(config: Config) -> Setup:
     """Look up what the settings name, and refuse settings that do not fit together."""
     require_startable(config)
     require_in_range(config)
-    for name, of in (("prompts_per_step", "mini_batches"), ("train_prompts", "prompts_per_step")):
-        if getattr(config, name) % getattr(config, of):
-            raise ParameterError(name, f"is {getattr(config, name)}", f"a multiple of {of} = {getattr(config, of)}")
-    task = demonstrated(get_task(config.task))
+    if config.prompts_per_step % config.mini_batches:
+        wrong, allowed = f"is {config.prompts_per_step}", f"a multiple of mini_batches = {config.mini_batches}"
+        raise ParameterError("prompts_per_step", wrong, allowed)
+    if config.train_prompts < config.prompts_per_step:
+        wrong, allowed = f"is {config.train_prompts}", f"prompts_per_step = {config.prompts_per_step} or more"
+        raise ParameterError("train_prompts", wrong, allowed)
+    task = get_task(config.task, **config.task_params)
+    if not config.model.path:
+        demonstrated(task)
     modulation = advantages.modulation(config.advantage, **config.advantage_params)
     modulation.initial(np.zeros((1, config.group_size)))  # a k above the group size shows now, before the warm start
-    aggregation = modulation.aggregation if config.aggregation == "auto" else config.aggregation
-    if aggregation not in AGGREGATIONS:
-        raise ParameterError("aggregation", f"is {aggregation!r}", f"auto, {', '.join(AGGREGATIONS)}")
-    objective = Objective(
-        aggregation, config.max_new_tokens, config.clip_low, config.clip_high, config.entropy_coef, config.temperature
-    )
+    objective = config.objective(modulation.aggregation, config.max_new_tokens, config.temperature)
     problems = task.problems(np.random.default_rng(config.data_seed), config.train_prompts)
     benchmarks = task.benchmarks(config.eval_problems) if config.eval_every else {}
     return Setup(config, task, modulation, objective, problems, benchmarks)
 
 
-def rollout(setup: Setup, engine: RolloutEngine, step: int) -> Batch:
+def rollout(setup: Setup, tokens: Tokens, engine: RolloutEngine, step: int) -> Batch:
     """Sample the step's prompts and verify the responses."""
     config, task = setup.config, setup.task
-    epoch, first = divmod(step * config.prompts_per_step, config.train_prompts)
+    epoch, part = divmod(step, config.train_prompts // config.prompts_per_step)
     order = prompt_order(config.seed, epoch, config.train_prompts)
+    first = part * config.prompts_per_step
     asked = [setup.problems[i] for i in order[first : first + config.prompts_per_step]]
+    prompts = [tokens.encode(problem.prompt) for problem in asked]
     rollouts = engine.generate(
-        [task.vocabulary.encode(problem.prompt) for problem in asked],
+        prompts,
         config.group_size,
         temperature=config.temperature,
         max_new_tokens=config.max_new_tokens,
@@ -287,53 +293,52 @@ def rollout(setup: Setup, engine: RolloutEngine, step: int) -> Batch:
     )
     problems = [problem for problem in asked for _ in range(config.group_size)]
     responses, truncated = rollouts.responses(), rollouts.truncated_B.tolist()
-    completions = [task.vocabulary.decode(response) for response in responses]
+    completions = [tokens.decode(response) for response in responses]
     correct = verify_all(task, problems, completions, truncated)
-    sequences = Sequences.join([task.vocabulary.encode(problem.prompt) for problem in problems], responses)
+    sequences = Sequences.join([prompt for prompt in prompts for _ in range(config.group_size)], responses)
     rewards = np.array([float(verdict is True) for verdict in correct]).reshape(-1, config.group_size)
     return Batch(epoch, task.name, problems, rollouts, sequences, completions, correct, rewards)
 
 
-def old_scores(config: Config, model: Qwen3ForCausalLM, batch: Batch) -> TokenScores:
+def old_scores(config: Config, model: nn.Module, batch: Batch) -> TokenScores:
     """Log-probabilities and entropies of the policy that sampled."""
     sampled = batch.rollouts
     if config.old_logp == "sampler" and sampled.entropy_BT is not None:
         return TokenScores(sampled.logp_BT, sampled.entropy_BT)
-    return score(model, batch.sequences, config.temperature, config.micro_batch)
+    return scored(config, model, batch)
+
+
+def scored(config: Config, model: nn.Module, batch: Batch) -> TokenScores:
+    """Log-probabilities and entropies of a policy as it is."""
+    return score(model, batch.sequences, config.temperature, config.micro_batch, config.micro_tokens)
 
 
 def update(
-    setup: Setup,
-    model: Qwen3ForCausalLM,
-    optimizer: torch.optim.Optimizer,
-    step: int,
-    batch: Batch,
-    old_logp_BT: torch.Tensor,
-    advantage: Advantage,
+    config: Config, model: nn.Module, optimizer: Optimizer, step: int, objective: Objective, material: Material
 ) -> dict[str, float]:
     """Take one gradient step on each mini-batch; the numbers are means over them, but for the extremes."""
-    config = setup.config
     optimizer.param_groups[0]["lr"] = config.lr * min(1.0, (step + 1) / max(1, config.lr_rise))
-    taken, norms = [], []
-    for rows_b in torch.arange(len(batch.problems)).chunk(config.mini_batches):
-        sequences = batch.sequences.rows(rows_b)
-        width = sequences.mask_BT.shape[1]
-        mini = MiniBatch(
-            sequences, old_logp_BT[rows_b, :width], advantage.token_BT[rows_b, :width], advantage.keep_B[rows_b]
-        )
+    taken: list[LossStatistics] = []
+    norms = []
+    model.train(config.model.gradient_checkpointing)  # done in training mode only; no model has dropout here
+    for prompts_p in mini_batches(config.seed, step, config.prompts_per_step, config.mini_batches, config.ppo_epochs):
+        mini = material.of_prompts(prompts_p)
+        rng = np.random.default_rng([config.seed, Purpose.CLIP_COV, step, len(taken)])
         optimizer.zero_grad()
-        taken.append(accumulate_gradients(model, mini, setup.objective, config.micro_batch))
+        taken.append(accumulate_gradients(model, mini, objective, config.micro_batch, rng, config.micro_tokens))
         norms.append(clip_grad_norm_(model.parameters(), config.max_grad_norm).item())
         optimizer.step()
-    return {**update_metrics(taken, norms, len(batch.problems)), "lr": optimizer.param_groups[0]["lr"]}
+    model.train(False)
+    return {**update_metrics(taken, norms, objective), "lr": optimizer.param_groups[0]["lr"]}
 
 
-def validate(setup: Setup, engine: RolloutEngine, step: int) -> Columns:
+def validate(setup: Setup, tokens: Tokens, engine: RolloutEngine, step: int) -> Columns:
     """Answer the held-out problems."""
     every = setup.config.eval_samples_every
     sampled = step + 1 == setup.config.steps or (every > 0 and step % every == 0)
     return evaluate(
         engine,
+        tokens,
         setup.task,
         setup.benchmarks,
         n_samples=setup.config.eval_samples if sampled else 0,

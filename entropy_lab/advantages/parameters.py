@@ -12,11 +12,12 @@ import numbers
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any, Protocol, get_type_hints
+from typing import Any, Protocol, get_type_hints, runtime_checkable
 
 from entropy_lab.errors import ParameterError
 
 
+@runtime_checkable
 class Range(Protocol):
     """What a parameter may be; ``str`` of it is what a message prints."""
 

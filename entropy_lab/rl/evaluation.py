@@ -7,14 +7,16 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from entropy_lab.rl.engine import RolloutEngine
-from entropy_lab.tasks.task import DemonstratedTask, Problem, verify_all
+from entropy_lab.rl.tokens import Tokens
+from entropy_lab.tasks.task import Problem, Task, verify_all
 
 Columns = dict[str, list[object]]
 
 
 def evaluate(
     engine: RolloutEngine,
-    task: DemonstratedTask,
+    tokens: Tokens,
+    task: Task,
     benchmarks: Mapping[str, Sequence[Problem]],
     *,
     n_samples: int,
@@ -28,6 +30,8 @@ def evaluate(
     ----------
     engine
         Has the policy to be evaluated.
+    tokens
+        Of the policy.
     task
         Verifies the answers.
     benchmarks
@@ -47,7 +51,7 @@ def evaluate(
         Columns of the run format's ``evals`` table but for ``step``; one entry an answer.
     """
     asked = [(name, problem) for name, problems in benchmarks.items() for problem in problems]
-    prompts = [task.vocabulary.encode(problem.prompt) for _, problem in asked]
+    prompts = [tokens.encode(problem.prompt) for _, problem in asked]
     columns: Columns = {
         name: []
         for name in ("benchmark", "problem_id", "sample", "greedy", "temperature", "correct", "n_tokens", "completion")
@@ -59,7 +63,7 @@ def evaluate(
             prompts, n, temperature=temperature, max_new_tokens=max_new_tokens, generator=generator, greedy=greedy
         )
         responses = rollouts.responses()
-        completions = [task.vocabulary.decode(response) for response in responses]
+        completions = [tokens.decode(response) for response in responses]
         problems = [problem for _, problem in asked for _ in range(n)]
         columns["correct"] += verify_all(task, problems, completions, rollouts.truncated_B.tolist())
         columns["completion"] += completions

@@ -11,6 +11,7 @@ from torch import nn
 
 from entropy_lab.errors import ParameterError
 from entropy_lab.rl.linear_logp import linear_logp_entropy
+from entropy_lab.rl.precision import autocast, compute_dtype, device_of
 from entropy_lab.tasks.task import PAD
 
 _FEW_LOGITS: Final = 2**20
@@ -94,7 +95,11 @@ class Sequences:
         n_prompt_B, n_tokens_B = self.n_prompt_B[index_B], self.n_tokens_B[index_B]
         return Sequences(self.ids_BS[index_B, : int((n_prompt_B + n_tokens_B).max())], n_prompt_B, n_tokens_B)
 
-    def micro_batches(self, index_B: torch.Tensor, size: int) -> Iterator[torch.Tensor]:
+    def to(self, device: torch.device) -> Sequences:
+        """Give the same rows on a device."""
+        return Sequences(self.ids_BS.to(device), self.n_prompt_B.to(device), self.n_tokens_B.to(device))
+
+    def micro_batches(self, index_B: torch.Tensor, size: int, tokens: int = 0) -> Iterator[torch.Tensor]:
         """Cut rows into batches of like length, so that little of a batch is padding.
 
         Parameters
@@ -103,6 +108,8 @@ class Sequences:
             Row numbers.
         size
             Most rows of a batch.
+        tokens
+            Most tokens of a batch, prompts and padding included; a longer row is a batch of its own. 0 for no limit.
 
         Yields
         ------
@@ -114,12 +121,18 @@ class Sequences:
         >>> sequences = Sequences.join([[5], [5], [5]], [[6, 6, 1], [1], [6, 1]])
         >>> [batch.tolist() for batch in sequences.micro_batches(torch.arange(3), 2)]
         [[1, 2], [0]]
+        >>> [batch.tolist() for batch in sequences.micro_batches(torch.arange(3), 64, tokens=6)]
+        [[1, 2], [0]]
         """
         length_B = (self.n_prompt_B + self.n_tokens_B)[index_B]
         sorted_B = index_B[length_B.argsort(stable=True)]
-        # Slices rather than torch.split, which makes one empty batch of no rows.
-        for start in range(0, len(sorted_B), size):
-            yield sorted_B[start : start + size]
+        lengths, start = length_B.sort().values.tolist(), 0
+        while start < len(lengths):
+            end = min(start + size, len(lengths))
+            while tokens and end > start + 1 and (end - start) * lengths[end - 1] > tokens:
+                end -= 1
+            yield sorted_B[start:end]
+            start = end
 
 
 class TokenScores(NamedTuple):
@@ -142,63 +155,68 @@ def token_scores(model: nn.Module, sequences: Sequences, temperature: float) -> 
     Parameters
     ----------
     model
-        Causal language model of transformers whose output layer is a matrix, on the device of `sequences`.
+        Causal language model of transformers whose output layer is a matrix.
     sequences
-        B rows.
+        B rows, on any device.
     temperature
         The sampling temperature.
 
     Returns
     -------
     TokenScores
-        T is the longest response.
+        T is the longest response; on the model's device.
 
     References
     ----------
     arXiv 2604.04894, Eq. 3.
     """
     causal: Any = model
+    sequences = sequences.to(device_of(model))
     ids_BS, n_prompt_B, n_tokens_B = sequences.ids_BS, sequences.n_prompt_B, sequences.n_tokens_B
-    # Padding is on the right, where no real token looks: causal attention needs no mask of its own.
-    hidden_BSD = causal.model(input_ids=ids_BS, use_cache=False).last_hidden_state
+    with autocast(model):
+        # Padding is on the right, where no real token looks: causal attention needs no mask of its own.
+        hidden_BSD = causal.base_model(input_ids=ids_BS, use_cache=False).last_hidden_state
     # The token at s + 1 is predicted at s: from the prompt's last token to the response's last but one.
     position_S = torch.arange(ids_BS.shape[1] - 1, device=ids_BS.device)
     first_B, end_B = n_prompt_B[:, None] - 1, n_prompt_B[:, None] - 1 + n_tokens_B[:, None]
     predicts_BS = (position_S >= first_B) & (position_S < end_B)
     # N = response tokens of all rows: only they go through the vocabulary.
     hidden_ND, token_N = hidden_BSD[:, :-1][predicts_BS], ids_BS[:, 1:][predicts_BS]
-    logp_N, entropy_N = _logp_entropy(causal.lm_head, hidden_ND, token_N, temperature)
+    output = causal.get_output_embeddings()
+    logp_N, entropy_N = _logp_entropy(output, hidden_ND, token_N, temperature, compute_dtype(model))
     mask_BT = sequences.mask_BT
     padding_BT = torch.zeros(mask_BT.shape, device=mask_BT.device)
     return TokenScores(padding_BT.masked_scatter(mask_BT, logp_N), padding_BT.masked_scatter(mask_BT, entropy_N))
 
 
 def _logp_entropy(
-    output: nn.Linear, hidden_ND: torch.Tensor, token_N: torch.Tensor, temperature: float
+    output: nn.Linear, hidden_ND: torch.Tensor, token_N: torch.Tensor, temperature: float, dtype: torch.dtype
 ) -> tuple[torch.Tensor, torch.Tensor]:
     if len(hidden_ND) * len(output.weight) > _FEW_LOGITS and output.bias is None:
-        return linear_logp_entropy(hidden_ND, output.weight, token_N, temperature)
-    logits_NV = output(hidden_ND).float() / temperature
+        return linear_logp_entropy(hidden_ND.to(dtype), output.weight.to(dtype), token_N, temperature)
+    logits_NV = output(hidden_ND.to(output.weight.dtype)).float() / temperature
     distribution_NV = torch.log_softmax(logits_NV, dim=-1)
     logp_N = distribution_NV.gather(1, token_N[:, None])[:, 0]
     return logp_N, -(distribution_NV.exp() * distribution_NV).sum(-1)
 
 
 @torch.no_grad()
-def score(model: nn.Module, sequences: Sequences, temperature: float, micro_batch: int = 64) -> TokenScores:
+def score(
+    model: nn.Module, sequences: Sequences, temperature: float, micro_batch: int = 64, micro_tokens: int = 0
+) -> TokenScores:
     """Log-probability and entropy of every response token of a whole batch, in nats, without gradients.
 
     Parameters
     ----------
     model, sequences, temperature
         As in `token_scores`.
-    micro_batch
-        Rows of one forward pass.
+    micro_batch, micro_tokens
+        Most rows and most tokens of one forward pass, see `Sequences.micro_batches`.
 
     Returns
     -------
     TokenScores
-        Rows in the order of `sequences`.
+        Rows in the order of `sequences`, and on their device.
 
     Examples
     --------
@@ -210,8 +228,8 @@ def score(model: nn.Module, sequences: Sequences, temperature: float, micro_batc
     """
     shape, device = sequences.mask_BT.shape, sequences.ids_BS.device
     logp_BT, entropy_BT = torch.zeros(shape, device=device), torch.zeros(shape, device=device)
-    for index_B in sequences.micro_batches(torch.arange(shape[0], device=device), micro_batch):
+    for index_B in sequences.micro_batches(torch.arange(shape[0], device=device), micro_batch, micro_tokens):
         part = token_scores(model, sequences.rows(index_B), temperature)
         width = part.logp_BT.shape[1]
-        logp_BT[index_B, :width], entropy_BT[index_B, :width] = part
+        logp_BT[index_B, :width], entropy_BT[index_B, :width] = (each.to(device) for each in part)
     return TokenScores(logp_BT, entropy_BT)

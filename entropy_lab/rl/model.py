@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
@@ -41,9 +41,10 @@ class ModelSizes:
     """Width of the gated feed-forward layer."""
 
     def __post_init__(self) -> None:
-        for name, size in vars(self).items():
+        for each in fields(ModelSizes):  # not those of a class that has more
+            size = getattr(self, each.name)
             if size < 1:
-                raise ParameterError(f"model.{name}", f"is {size}", "at least 1")
+                raise ParameterError(f"model.{each.name}", f"is {size}", "at least 1")
         if self.heads % self.kv_heads:
             raise ParameterError("model.heads", f"is {self.heads}", f"a multiple of kv_heads = {self.kv_heads}")
         if self.head_dim % 2:

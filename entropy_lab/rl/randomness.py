@@ -6,6 +6,7 @@ of the settings. Validating more often therefore changes no training, and a chec
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from enum import IntEnum
 
 import numpy as np
@@ -19,6 +20,8 @@ class Purpose(IntEnum):
     ORDER = 1
     SAMPLING = 2
     VALIDATION = 3
+    CLIP_COV = 4
+    MINI_BATCHES = 5
 
 
 def prompt_order(seed: int, epoch: int, n_prompts: int) -> NDArray[np.int64]:
@@ -44,6 +47,36 @@ def prompt_order(seed: int, epoch: int, n_prompts: int) -> NDArray[np.int64]:
     [0, 1, 2, 3]
     """
     return np.random.default_rng([seed, Purpose.ORDER, epoch]).permutation(n_prompts)
+
+
+def mini_batches(seed: int, step: int, n_prompts: int, n_parts: int, epochs: int = 1) -> Iterator[torch.Tensor]:
+    """Cut an update's prompts into mini-batches: in their order first, shuffled in every further pass.
+
+    Parameters
+    ----------
+    seed, step
+        Of the run and the update.
+    n_prompts
+        Prompts of the update, a multiple of `n_parts`.
+    n_parts
+        Mini-batches of a pass.
+    epochs
+        Passes.
+
+    Yields
+    ------
+    Tensor
+        Numbers of the prompts, from 0.
+
+    Examples
+    --------
+    >>> [part.tolist() for part in mini_batches(0, 0, n_prompts=4, n_parts=2)]
+    [[0, 1], [2, 3]]
+    """
+    for epoch in range(epochs):
+        rng = np.random.default_rng([seed, Purpose.MINI_BATCHES, step, epoch])
+        order = rng.permutation(n_prompts) if epoch else np.arange(n_prompts)
+        yield from torch.from_numpy(order).chunk(n_parts)
 
 
 def torch_generator(seed: int, purpose: int, step: int) -> torch.Generator:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, get_type_hints
 
-from entropy_lab.advantages.parameters import Real, Whole
+from entropy_lab.advantages.parameters import Range, Real, Whole
 from entropy_lab.errors import ParameterError
 
 Count = Annotated[int, Whole(1)]
@@ -44,5 +44,6 @@ def require_in_range(config: Any) -> None:  # noqa: ANN401 - a trainer's own dat
     for name, hint in get_type_hints(type(config), include_extras=True).items():
         value = getattr(config, name)
         for allowed in getattr(hint, "__metadata__", ()):
-            if allowed.accept(value) is None:
+            # Other notes in a type, as the command line's, are not ranges.
+            if isinstance(allowed, Range) and allowed.accept(value) is None:
                 raise ParameterError(name, f"is {value!r}", str(allowed))

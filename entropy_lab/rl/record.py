@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from entropy_lab.rl.engine import Rollouts
 from entropy_lab.rl.logprobs import Sequences, TokenScores
-from entropy_lab.rl.update import LossStatistics
+from entropy_lab.rl.update import LossStatistics, Objective
 from entropy_lab.tasks.task import Problem
 
 
@@ -116,10 +116,11 @@ def step_metrics(batch: Batch, entropy_BT: torch.Tensor) -> dict[str, float]:
         "truncated": float(batch.rollouts.truncated_B.double().mean()),
         "all_solved": float((solved == 1).mean()),
         "none_solved": float((solved == 0).mean()),
+        "unverified": sum(verdict is None for verdict in batch.correct) / len(batch.correct),
     }
 
 
-def update_metrics(taken: Sequence[LossStatistics], norms: Sequence[float], n_rollouts: int) -> dict[str, float]:
+def update_metrics(taken: Sequence[LossStatistics], norms: Sequence[float], objective: Objective) -> dict[str, float]:
     """Reduce an update's gradient steps to the numbers of ``metrics.jsonl``.
 
     Parameters
@@ -128,22 +129,27 @@ def update_metrics(taken: Sequence[LossStatistics], norms: Sequence[float], n_ro
         Of each mini-batch.
     norms
         Norm of each mini-batch's gradient.
-    n_rollouts
-        Rollouts of all mini-batches together.
+    objective
+        What was maximised: options that are off have no numbers.
 
     Returns
     -------
     dict of str to float
-        Extremes over the mini-batches for the ratio, ``skipped`` as a share of the rollouts, and means over the
-        mini-batches for the others.
+        Extremes over the mini-batches for the ratio, and means over the mini-batches for the others; ``skipped`` is a
+        share of the rollouts.
 
     Examples
     --------
-    >>> taken = [LossStatistics(1.0, 0.0, 0.1, 0.9, 1.1, 2), LossStatistics(3.0, 0.0, 0.3, 0.5, 1.0, 0)]
-    >>> found = update_metrics(taken, [1.0, 2.0], n_rollouts=8)
+    >>> taken = [LossStatistics(1.0, 0.0, 0.1, 0.9, 1.1, 0.5), LossStatistics(3.0, 0.0, 0.3, 0.5, 1.0, 0.0)]
+    >>> found = update_metrics(taken, [1.0, 2.0], Objective("token-mean", 26))
     >>> found["loss"], found["grad_norm"], found["ratio_min"], found["ratio_max"], found["skipped"]
     (2.0, 1.5, 0.5, 1.1, 0.25)
     """
+    optional = {
+        "clip_fraction_dual": objective.dual_clip is not None,
+        "chosen_fraction": objective.clip_cov is not None or objective.kl_cov is not None,
+        "reference_kl": objective.kl_coef > 0,
+    }
     return {
         "loss": float(np.mean([each.loss for each in taken])),
         "grad_norm": float(np.mean(norms)),
@@ -151,5 +157,6 @@ def update_metrics(taken: Sequence[LossStatistics], norms: Sequence[float], n_ro
         "clip_fraction_high": float(np.mean([each.clip_fraction_high for each in taken])),
         "ratio_min": min(each.ratio_min for each in taken),
         "ratio_max": max(each.ratio_max for each in taken),
-        "skipped": sum(each.n_rows_skipped for each in taken) / n_rollouts,
+        "skipped": float(np.mean([each.skipped for each in taken])),
+        **{name: float(np.mean([getattr(each, name) for each in taken])) for name, on in optional.items() if on},
     }

@@ -64,7 +64,9 @@ class TokenRoles:
     penalised_BT: torch.Tensor
 
 
-def choosing_scores(model: nn.Module, batch: MiniBatch, objective: Objective, micro_batch: int = 64) -> TokenScores:
+def choosing_scores(
+    model: nn.Module, batch: MiniBatch, objective: Objective, micro_batch: int = 64, micro_tokens: int = 0
+) -> TokenScores:
     """Log-probabilities and entropies that the objective chooses tokens by.
 
     Those of `model` as it is, the current policy, as the papers of Clip-Cov, KL-Cov and forking tokens have it: one
@@ -79,8 +81,8 @@ def choosing_scores(model: nn.Module, batch: MiniBatch, objective: Objective, mi
         B rollouts.
     objective
         Says whose.
-    micro_batch
-        Rows of one forward pass.
+    micro_batch, micro_tokens
+        Most rows and most tokens of one forward pass.
 
     Returns
     -------
@@ -93,7 +95,7 @@ def choosing_scores(model: nn.Module, batch: MiniBatch, objective: Objective, mi
         When forking tokens are to be chosen by entropies of the old policy that the batch does not have.
     """
     if objective.choose_by == "current" and objective.chooses_tokens:
-        return score(model, batch.sequences, objective.temperature, micro_batch)
+        return score(model, batch.sequences, objective.temperature, micro_batch, micro_tokens)
     if batch.old_entropy_BT is not None:
         return TokenScores(batch.old_logp_BT, batch.old_entropy_BT)
     if objective.forking_share < 1:

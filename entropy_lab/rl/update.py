@@ -31,8 +31,8 @@ class LossStatistics:
         Share of the tokens that count whose gradient the clip took away, at each side and by the dual clip.
     ratio_min, ratio_max
         Extremes of pi_theta / pi_old over the tokens that had a backward pass; 1 when there was none.
-    n_rows_skipped
-        Rollouts whose gradient is zero, so that no pass was made for them.
+    skipped
+        Share of the rollouts whose gradient is zero, so that no pass was made for them.
     chosen_fraction
         Share of the tokens that count that Clip-Cov or KL-Cov chose; 0 without them.
     reference_kl
@@ -44,7 +44,7 @@ class LossStatistics:
     clip_fraction_high: float
     ratio_min: float
     ratio_max: float
-    n_rows_skipped: int
+    skipped: float
     clip_fraction_dual: float = 0.0
     chosen_fraction: float = 0.0
     reference_kl: float = 0.0
@@ -56,6 +56,7 @@ def accumulate_gradients(
     objective: Objective,
     micro_batch: int = 64,
     rng: np.random.Generator | None = None,
+    micro_tokens: int = 0,
 ) -> LossStatistics:
     """Add the gradient of a mini-batch's loss to the parameters' ``grad``.
 
@@ -74,8 +75,8 @@ def accumulate_gradients(
         bonus, a penalty or a divergence those whose advantages are all zero.
     objective
         Clip range, aggregation, entropy bonus and the other options.
-    micro_batch
-        Rows of one forward and backward pass.
+    micro_batch, micro_tokens
+        Most rows and most tokens of one forward and backward pass, see `Sequences.micro_batches`.
     rng
         Source of randomness, for Clip-Cov only.
 
@@ -91,15 +92,15 @@ def accumulate_gradients(
     """
     if objective.kl_coef and batch.reference_logp_BT is None:
         raise ParameterError("kl_coef", f"is {objective.kl_coef}, but the batch has no reference_logp_BT", "both, or 0")
-    roles = token_roles(batch, objective, choosing_scores(model, batch, objective, micro_batch), rng)
+    roles = token_roles(batch, objective, choosing_scores(model, batch, objective, micro_batch, micro_tokens), rng)
     counts_BT, chosen_BT = roles.weight_BT > 0, roles.spared_BT | roles.penalised_BT
     has_gradient_BT = ((batch.advantage_BT != 0) & ~roles.spared_BT) | roles.penalised_BT
     if objective.entropy_coef != 0 or objective.kl_coef != 0:
         has_gradient_BT = counts_BT
     active_B = (counts_BT & has_gradient_BT).any(1).nonzero()[:, 0]
     parts = []
-    for index_B in batch.sequences.micro_batches(active_B, micro_batch):
-        scores = token_scores(model, batch.sequences.rows(index_B), objective.temperature)
+    for index_B in batch.sequences.micro_batches(active_B, micro_batch, micro_tokens):
+        scores = token_scores(model, batch.sequences.rows(index_B), objective.temperature)  # on the model's device
         # T of the micro-batch: its longest response is often shorter than the mini-batch's.
         columns_T = torch.arange(scores.logp_BT.shape[1], device=index_B.device)
         parts.append(_backward(scores, batch, objective, roles, (index_B[:, None], columns_T[None, :])))
@@ -111,7 +112,7 @@ def accumulate_gradients(
         clip_fraction_dual=sum(part.n_dual for part in parts) / n_counts,
         ratio_min=min([1.0, *(part.ratio_min for part in parts)]),
         ratio_max=max([1.0, *(part.ratio_max for part in parts)]),
-        n_rows_skipped=len(counts_BT) - len(active_B),
+        skipped=1 - len(active_B) / len(counts_BT),
         chosen_fraction=int(chosen_BT.sum()) / n_counts,
         reference_kl=sum(part.kl for part in parts) / n_counts,
     )
@@ -136,18 +137,21 @@ def _backward(
     roles: TokenRoles,
     part_BT: tuple[torch.Tensor, torch.Tensor],
 ) -> _Part:
-    logp_BT, old_logp_BT, weight_BT = scores.logp_BT, batch.old_logp_BT[part_BT], roles.weight_BT[part_BT]
-    surrogate = objective.surrogate(logp_BT, old_logp_BT, batch.advantage_BT[part_BT])
+    def part(whole_BT: torch.Tensor) -> torch.Tensor:
+        return whole_BT[part_BT].to(scores.logp_BT.device)
+
+    logp_BT, old_logp_BT, weight_BT = scores.logp_BT, part(batch.old_logp_BT), part(roles.weight_BT)
+    surrogate = objective.surrogate(logp_BT, old_logp_BT, part(batch.advantage_BT))
     # Options that are off leave no term, not one times 0: its backward pass would cost as much.
     loss_BT, kl_BT = surrogate.loss_BT, torch.zeros_like(weight_BT)
     if objective.clip_cov is not None:
-        loss_BT = loss_BT.masked_fill(roles.spared_BT[part_BT], 0)
+        loss_BT = loss_BT.masked_fill(part(roles.spared_BT), 0)
     if objective.kl_cov is not None:
-        loss_BT = loss_BT + kl_cov_penalty(logp_BT, old_logp_BT, roles.penalised_BT[part_BT], objective.kl_cov.coef)
+        loss_BT = loss_BT + kl_cov_penalty(logp_BT, old_logp_BT, part(roles.penalised_BT), objective.kl_cov.coef)
     if objective.entropy_coef != 0:
         loss_BT = loss_BT - objective.entropy_coef * scores.entropy_BT
     if objective.kl_coef != 0 and batch.reference_logp_BT is not None:
-        kl_BT = kl_estimate(logp_BT, batch.reference_logp_BT[part_BT], objective.kl_estimator)
+        kl_BT = kl_estimate(logp_BT, part(batch.reference_logp_BT), objective.kl_estimator)
         loss_BT = loss_BT + objective.kl_coef * kl_BT
     loss = (weight_BT * loss_BT).sum()
     loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it unannotated

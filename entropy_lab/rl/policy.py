@@ -1,0 +1,135 @@
+"""The policy of a run: a small Qwen3 made in code and warm-started, or a pretrained model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from typing import Annotated, Any
+
+from tyro.conf import arg
+
+from entropy_lab.advantages.parameters import Choice
+from entropy_lab.errors import ParameterError
+from entropy_lab.rl.model import ModelSizes
+from entropy_lab.rl.precision import DTYPES, compute_in
+from entropy_lab.rl.pretrained import load_pretrained, load_tokenizer, stop_ids_of
+from entropy_lab.rl.progress import TrainingProgress
+from entropy_lab.rl.ranges import require_in_range
+from entropy_lab.rl.tokens import PROMPTS, ChatTokens, Tokens, VocabularyTokens
+from entropy_lab.rl.warm_start import WarmStart, warm_start
+from entropy_lab.tasks import Problem, Task, demonstrated
+
+
+@dataclass(frozen=True)
+class PolicySettings(ModelSizes):
+    """Which model is trained, and how it computes.
+
+    Raises
+    ------
+    ParameterError
+        A size or a choice is none of those allowed.
+
+    Examples
+    --------
+    >>> PolicySettings(layers=4).sizes
+    ModelSizes(hidden=128, layers=4, heads=4, kv_heads=2, head_dim=32, feed_forward=256)
+    """
+
+    path: Annotated[str, arg(aliases=["--model"])] = ""
+    """Local directory or hub id of a pretrained model; empty for a Qwen3 of the sizes above, warm-started."""
+    prompt: Annotated[str, Choice(*PROMPTS)] = "chat"
+    """How a pretrained model is asked: chat (its template), chat-boxed, system-boxed (with the instruction to reason
+    and box the answer, as Qwen3 and Qwen2.5-Math have it), plain (no template)."""
+    dtype: Annotated[str, Choice(*DTYPES)] = "float32"
+    """Type of matrix products: float32 or bfloat16; weights and optimizer are float32 either way."""
+    device: str = "auto"
+    """Device of a pretrained model: auto takes the first GPU where there is one."""
+    gradient_checkpointing: bool = False
+    """Keep the inputs of the blocks only, and make the rest again in the backward pass: less memory, a third slower."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_in_range(self)
+
+    @property
+    def sizes(self) -> ModelSizes:
+        """The sizes alone."""
+        return ModelSizes(**{each.name: getattr(self, each.name) for each in fields(ModelSizes)})
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A model to train, and the tokens it reads and writes."""
+
+    model: Any
+    """A causal language model of transformers, in evaluation mode."""
+    tokens: Tokens
+    """Texts to token ids and back."""
+    name: str
+    """For run.json."""
+
+    def require_context(self, asked: Iterable[Sequence[Problem]], max_new_tokens: int) -> None:
+        """Refuse prompts and responses that are longer together than what the model was made for.
+
+        Parameters
+        ----------
+        asked
+            Sets of problems.
+        max_new_tokens
+            Length limit of a response.
+
+        Raises
+        ------
+        ParameterError
+            When they are.
+        """
+        context = getattr(self.model.config, "max_position_embeddings", None)
+        longest = max(len(self.tokens.encode(problem.prompt)) for problems in asked for problem in problems)
+        if context is not None and longest + max_new_tokens > context:
+            wrong = f"is {max_new_tokens}, and the longest prompt has {longest} tokens"
+            raise ParameterError("max_new_tokens", wrong, f"together at most the model's {context}")
+
+
+def make_policy(settings: PolicySettings, task: Task, base: WarmStart, progress: TrainingProgress) -> Policy:
+    """Load the pretrained model, or make the small one and train it on demonstrations.
+
+    Parameters
+    ----------
+    settings
+        Which.
+    task
+        Brings vocabulary and demonstrations for the small model.
+    base
+        Warm start of the small model; not used for a pretrained one.
+    progress
+        Shows the warm start.
+
+    Returns
+    -------
+    Policy
+        The base policy.
+
+    Raises
+    ------
+    UnknownNameError
+        There is no such pretrained model.
+    ParameterError
+        Model, tokenizer and settings do not fit together, or a small model has a task without demonstrations.
+    OutputError
+        The warm-started weights cannot be kept.
+    """
+    if settings.path:
+        model = load_pretrained(settings.path, settings.dtype, settings.device)
+        tokens: Tokens = ChatTokens(load_tokenizer(settings.path), settings.prompt, stop_ids_of(model))
+        name = f"{settings.path}, {model.num_parameters():,} parameters"
+    else:
+        shown = demonstrated(task)
+        model = warm_start(shown, settings.sizes, base, progress=progress.stage("warm start"))
+        compute_in(model, settings.dtype)
+        tokens = VocabularyTokens(shown.vocabulary)
+        name = f"Qwen3, {model.num_parameters():,} parameters"
+    if settings.gradient_checkpointing:
+        # Renamed in transformers 5.2x; both take the arguments of torch.utils.checkpoint first.
+        enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
+    return Policy(model, tokens, name)
