@@ -337,6 +337,8 @@ def _series(name: str, values: Any, column: Column | None) -> pl.Series:  # noqa
         if column is None:
             return pl.Series(name, values)
         series = pl.Series(name, values, strict=False)
+        if isinstance(series.dtype, pl.Array):  # what polars makes of rows that happen to be equally long
+            series = series.arr.to_list()
         whole_for_float = series.dtype.is_integer() and column.dtype.startswith("Float")
         if not same_kind(series.dtype, column.dtype) and not whole_for_float:
             raise TypeError(f"values are {series.dtype}")

@@ -58,6 +58,14 @@ def test_frames_of_any_library_are_taken(writer, kind):
     assert frame["correct"].to_list() == [False, True, True, None]
 
 
+@pytest.mark.parametrize("rows", [np.full((4, 3), -1.0, np.float32), list(np.full((4, 3), -1.0, np.float32))])
+def test_responses_of_equal_length_are_stored_like_others(writer, rows):
+    writer.write_rollouts(0, {**MINIMUM, "token_logp": rows})
+    found = el.open_run(writer.path).scan().collect()["token_logp"]
+    assert found.dtype == pl.List(pl.Float32)
+    assert found.to_list() == [[-1.0] * 3] * 4
+
+
 def test_run_json_says_what_the_run_is(writer):
     run = el.open_run(writer.path)
     assert run.info["format"] == "entropy-lab/run"
