@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-math check lint types docs wheel test-lowest fuzz kill bench clean
+.PHONY: help demo test test-math test-vllm check lint types docs wheel test-lowest fuzz kill bench clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -30,6 +30,14 @@ test: .venv/dev  ## run every test (under 5 minutes on 2 cores)
 test-math: .venv/dev  ## every gold answer of six sets against itself, and hostile answers (minutes)
 	$(BIN)/python -m pytest -q -s tests/full_math_sets.py
 
+.venv-vllm/ready: .ci/vllm pyproject.toml constraints.txt
+	@echo "setting up .venv-vllm (2 GB, minutes, once; the log is .venv-vllm/install.log) …"
+	@PYTHON=$(PYTHON) bash .ci/vllm
+	@touch $@
+
+test-vllm: .venv-vllm/ready  ## the rollout engine with the real vLLM, on the processor (minutes)
+	OMP_NUM_THREADS=1 .venv-vllm/bin/python -m pytest -q tests/full_vllm.py
+
 check: lint types docs wheel  ## what CI runs beside the tests
 
 lint: .venv/dev  ## ruff: lint and format
@@ -50,6 +58,7 @@ test-lowest:  ## run the core tests on the lowest versions that pyproject.toml a
 
 fuzz: .venv/dev  ## damage run files at random: success or one line, never a traceback
 	RUST_BACKTRACE=0 $(BIN)/python tests/fuzz_damaged_files.py 2> .venv/fuzz.log
+	$(BIN)/python -m tests.fuzz_foreign_files 2>> .venv/fuzz.log
 
 kill: .venv/dev  ## kill a running study ten times: it ends as one that was left alone (minutes)
 	$(BIN)/python tests/kill_study.py
@@ -58,4 +67,4 @@ bench: .venv/dev  ## measure analyze beside DuckDB and pandas
 	$(BIN)/python benchmarks/group_table.py
 
 clean:  ## remove what the targets made
-	rm -rf .venv dist demo demo-* .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-vllm dist demo demo-* .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -11,23 +11,43 @@ if TYPE_CHECKING:
     from entropy_lab import advantages
     from entropy_lab.analysis import analyze
     from entropy_lab.claims.audit import audit
+    from entropy_lab.diagnosis.diagnose import diagnose
     from entropy_lab.figure import draw
+    from entropy_lab.readers import open_any
+    from entropy_lab.recording.recorder import Recorder
     from entropy_lab.run import Run, open_run
     from entropy_lab.study import Study, open_study
     from entropy_lab.table import Table
     from entropy_lab.writer import RunWriter
 
 __version__ = "0.1.0"
-__all__ = ["Run", "RunWriter", "Study", "Table", "advantages", "analyze", "audit", "draw", "open_run", "open_study"]
+__all__ = [
+    "Recorder",
+    "Run",
+    "RunWriter",
+    "Study",
+    "Table",
+    "advantages",
+    "analyze",
+    "audit",
+    "diagnose",
+    "draw",
+    "open_any",
+    "open_run",
+    "open_study",
+]
 
 _HOME = {
+    "Recorder": "recording.recorder",
     "Run": "run",
     "RunWriter": "writer",
     "Study": "study",
     "Table": "table",
     "analyze": "analysis",
     "audit": "claims.audit",
+    "diagnose": "diagnosis.diagnose",
     "draw": "figure",
+    "open_any": "readers",
     "open_run": "run",
     "open_study": "study",
 }

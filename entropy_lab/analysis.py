@@ -108,8 +108,9 @@ def analyze_all(run: Run, names: Iterable[str] = (), parameters: Parameters | No
         except MissingColumnError as error:
             missing[name] = error.columns
     folds = {name: result for name, result in started.items() if isinstance(result, Fold)}
-    _warn_of_gaps(run, {column for name in folds for column in _columns(modules[name])})
-    run_folds(run, [(fold, _columns(modules[name])) for name, fold in folds.items()])
+    needs = [(fold, (*_columns(modules[name]), *fold.columns)) for name, fold in folds.items()]
+    _warn_of_gaps(run, {column for _, columns in needs for column in columns})
+    run_folds(run, needs)
     tables = {name: result.table() if isinstance(result, Fold) else result for name, result in started.items()}
     if not any(map(len, tables.values())):
         require_content(run)
@@ -128,7 +129,7 @@ def _warn_of_gaps(run: Run, columns: Iterable[str]) -> None:
 
 
 def require_content(run: Run) -> None:
-    """Refuse a run without a single rollout or validation answer.
+    """Refuse a run without a single rollout or validation answer; one imported from logs may have scalars alone.
 
     Raises
     ------
@@ -136,6 +137,8 @@ def require_content(run: Run) -> None:
         There is no step file, or none has a row.
     """
     files = [*run.sound_files, *run.sound_evals]
+    if "imported" in run.info and run.metrics().height:
+        return
     if not any(file.n_rows() for file in files) and not run.skipped:
         allowed = "rollouts/step-000000.parquet, … as docs/run-format.md says"
         wrong = "holds no rollouts and no validation passes"

@@ -26,16 +26,30 @@ Names = Annotated[tuple[str, ...], arg(metavar="[NAME …]", help_behavior_hint=
 Flag = Annotated[bool, arg(help_behavior_hint="")]
 
 
+@dataclass(kw_only=True)
+class Foreign:
+    """What the user says about a run that another framework wrote."""
+
+    format: Annotated[str | None, arg(metavar="FORMAT", help_behavior_hint="")] = None
+    """Framework that wrote the files (verl, trl, wandb, table, …), instead of recognising it."""
+    map: Annotated[tuple[str, ...], arg(metavar="OURS=THEIRS …", help_behavior_hint="")] = ()
+    """Columns that have other names there, e.g. reward=score correct=accuracy_reward."""
+    correct_above: Annotated[float | None, arg(metavar="X", help_behavior_hint="")] = None
+    """A rollout is correct when its reward is above X."""
+    run_name: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="")] = None
+    """Which run, of a file that holds several."""
+
+
 @dataclass
-class Analyze:
+class Analyze(Foreign):
     """Analyse a run: tables, figures, and a summary to read."""
 
     run: Positional[RunPath]
-    """Directory of the run, the one that holds run.json."""
+    """Directory of a run: ours (run.json), or the output or a log file of another framework (docs/readers.md)."""
     names: Positional[Names] = ()
     """Analyses to run, by name or by the path of your own (./mine.py); all built-in ones by default."""
     out: Out = None
-    """Write analysis/ and figures/ here instead of into the run."""
+    """Write analysis/ and figures/ here instead of into the run; another framework's run is imported here, too."""
     json: Flag = False
     """Print one JSON object on stdout and nothing else."""
     skip_invalid: Flag = False
@@ -73,11 +87,75 @@ class Claims:
 
 
 @dataclass
-class Check:
+class Check(Foreign):
     """Check every file of a run, and say what each analysis can and cannot read from it."""
 
     run: Positional[RunPath]
+    """Directory of a run: ours (run.json), or the output or a log file of another framework (docs/readers.md)."""
+    out: Out = None
+    """Import another framework's run here instead of into entropy-lab/ beside its files."""
+
+
+@dataclass
+class Diagnose(Foreign):
+    """Say what is wrong with a run: findings with evidence, since when, why, and what to change."""
+
+    run: Positional[RunPath]
+    """Directory of a run: ours (run.json), or the output or a log file of another framework (docs/readers.md)."""
+    baseline: Annotated[Path | None, arg(metavar="RUN", help_behavior_hint="")] = None
+    """A run known to be healthy, to judge this one beside."""
+    fail_on: Annotated[tuple[str, ...], arg(metavar="NAME,… …", help_behavior_hint="")] = ()
+    """Exit with 1 when one of these is found (more than a note), e.g. collapse,explosion; any for all of them."""
+    json: Flag = False
+    """Print one JSON object on stdout and nothing else."""
+    markdown: Flag = False
+    """Print Markdown on stdout and nothing else."""
+    out: Out = None
+    """Write diagnosis.json here, and keep the import of another framework's run; by default nothing is written."""
+    skip_invalid: Flag = False
+    """Leave invalid rows out, counted and named, and diagnose the rest."""
+
+
+@dataclass
+class Import_(Foreign):
+    """Turn what another framework wrote into a run: entropy-lab import DIR --out RUN."""
+
+    run: Positional[RunPath]
+    """Directory that a training run wrote, or one of its log files."""
+    out: Annotated[Path, arg(metavar="RUN", help_behavior_hint="")]
+    """Directory of the run to make; an earlier import there is replaced when the source has changed."""
+    skip_invalid: Flag = False
+    """Leave invalid rows and lines out, counted and named, and import the rest."""
+
+
+@dataclass
+class Score:
+    """Recompute log-probabilities and entropies of recorded rollouts with checkpoints; recorded ones are kept."""
+
+    run: Positional[RunPath]
     """Directory of the run, the one that holds run.json."""
+    model: Annotated[str, arg(metavar="CKPT", help_behavior_hint="")]
+    """Checkpoint before each update: 'ckpts/step-{step}'. Without {step}, a model of its own: logp_under_NAME."""
+    after: Annotated[str | None, arg(metavar="CKPT", help_behavior_hint="")] = None
+    """Checkpoint after each update, for increments: 'ckpts/step-{step+1}'."""
+    as_policy: Annotated[int | None, arg(metavar="STEP", help_behavior_hint="")] = None
+    """Without {step}: the one step whose policy the checkpoint is; only this step is scored."""
+    name: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="")] = None
+    """Keep the values in columns of this name, beside recorded ones: logp_under_NAME, …"""
+    out: Out = None
+    """Write a copy of the run there instead of adding to it."""
+    temperature: Annotated[float | None, arg(metavar="T", help_behavior_hint="")] = None
+    """Sampling temperature; run.json's by default, else 1."""
+    prompt: Literal["auto", "text", "chat", "chat-boxed", "system-boxed", "plain"] = "auto"
+    """How a prompt that was not recorded as tokens becomes some: text as it stands, or as entropy-lab train has it."""
+    no_tokens: Flag = False
+    """Leave out values by token."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type of matrix products."""
+    device: Annotated[str, arg(metavar="DEVICE")] = "auto"
+    """auto takes the first GPU where there is one."""
+    micro_tokens: Annotated[int, arg(metavar="N")] = 16384
+    """Most tokens of one forward pass; changes memory and speed only."""
 
 
 @dataclass
@@ -118,15 +196,15 @@ class Data:
 
 @dataclass
 class List:
-    """List trainers, analyses, figures, advantages, studies and tasks."""
+    """List trainers, analyses, figures, advantages, studies, presets, readers and tasks."""
 
 
 @dataclass
 class Copy:
-    """Copy a recipe or a study to edit it: entropy-lab copy analyses/covariance ."""
+    """Copy a recipe, a study or a preset to edit it: entropy-lab copy analyses/covariance ."""
 
     recipe: Positional[Annotated[str, arg(metavar="KIND/NAME", help_behavior_hint="")]]
-    """trainers/NAME, analyses/NAME, figures/NAME or studies/NAME."""
+    """trainers/NAME, analyses/NAME, figures/NAME, studies/NAME or presets/NAME."""
     target: Positional[Annotated[Path, arg(metavar="TARGET", help_behavior_hint="")]] = Path()
     """A folder, or the new file."""
 
@@ -144,6 +222,9 @@ Command = (
     | Annotated[Figures, subcommand("figures")]
     | Annotated[Claims, subcommand("claims")]
     | Annotated[Check, subcommand("check")]
+    | Annotated[Diagnose, subcommand("diagnose")]
+    | Annotated[Import_, subcommand("import")]
+    | Annotated[Score, subcommand("score")]
     | Annotated[Train, subcommand("train")]
     | Annotated[Study, subcommand("study")]
     | Annotated[Data, subcommand("data")]
@@ -157,7 +238,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run ``entropy-lab``.
 
     Exit codes: 0, or 2 for input that cannot be used, with one line on stderr that says what, where, what is allowed
-    and what to do; 130 when interrupted.
+    and what to do; 1 when ``diagnose`` finds what ``--fail-on`` names; 130 when interrupted.
 
     Parameters
     ----------

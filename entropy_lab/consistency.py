@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import Final
 
 import polars as pl
@@ -43,21 +43,45 @@ def disagreements(run: Run, file: StepFile) -> Iterator[str]:
     if "group_accuracy" in schema:
         accuracy = pl.col("correct").mean().over("group_id")
         rules["group_accuracy is not the mean of correct over the group"] = _differ(pl.col("group_accuracy"), accuracy)
-    for name in _TOKEN_LISTS:
-        if name in schema and "n_tokens" in schema:
-            rules[f"{name} has another length than n_tokens"] = pl.col(name).list.len() != pl.col("n_tokens")
-    for name, total in _SUMS.items():
-        if name in schema and total in schema:
-            rules[f"{total} is not the sum of {name}"] = _differ(pl.col(name).list.sum(), pl.col(total))
-    for name in _SUMS:
-        if name in schema:
-            # max() passes over NaN, which a sum keeps.
-            outside = (pl.col(name).list.max() > ROUNDING) | pl.col(name).list.sum().is_nan()
-            rules[f"{name} holds a positive or NaN log-probability"] = outside
+    rules |= token_rules(schema)
     for text, rule in rules.items():
         rows = frame.select(rule.fill_null(False).sum()).item()
         if rows:
             yield f"{file.label}: {text} in {rows:,} of {frame.height:,} rows"
+
+
+def token_rules(columns: Container[str]) -> dict[str, pl.Expr]:
+    """Give the rules between token lists and the totals of their rows, of the columns that are there.
+
+    Parameters
+    ----------
+    columns
+        Names of the columns at hand.
+
+    Returns
+    -------
+    dict
+        What is wrong -> an expression that is true for the rows where it is.
+
+    Examples
+    --------
+    >>> rows = pl.DataFrame({"token_logp": [[-1.0, -2.0], [-1.0]], "logp": [-3.0, -2.0], "n_tokens": [2, 1]})
+    >>> [(text, rows.select(rule.sum()).item()) for text, rule in token_rules(rows.columns).items()][1]
+    ('logp is not the sum of token_logp', 1)
+    """
+    rules: dict[str, pl.Expr] = {}
+    for name in _TOKEN_LISTS:
+        if name in columns and "n_tokens" in columns:
+            rules[f"{name} has another length than n_tokens"] = pl.col(name).list.len() != pl.col("n_tokens")
+    for name, total in _SUMS.items():
+        if name in columns and total in columns:
+            rules[f"{total} is not the sum of {name}"] = _differ(pl.col(name).list.sum(), pl.col(total))
+    for name in _SUMS:
+        if name in columns:
+            # max() passes over NaN, which a sum keeps.
+            outside = (pl.col(name).list.max() > ROUNDING) | pl.col(name).list.sum().is_nan()
+            rules[f"{name} holds a positive or NaN log-probability"] = outside
+    return rules
 
 
 def _differ(left: pl.Expr, right: pl.Expr) -> pl.Expr:

@@ -88,5 +88,9 @@ class MissingExtraError(EntropyLabError, ImportError):
     """A feature needs an optional dependency that is not installed."""
 
 
+class EngineError(EntropyLabError, RuntimeError):
+    """A rollout engine does not start, or does not have the policy that is trained."""
+
+
 class OutputError(EntropyLabError, OSError):
     """A result could not be written."""

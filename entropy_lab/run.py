@@ -193,7 +193,9 @@ class Run:
                 breach = Breach("", f"line {number} is not a JSON object", "one JSON object a line")
                 if not self.skip_invalid:
                     raise breach.error(str(path)) from None
-                self.skipped.append(Skipped(str(path), 1, breach.described))
+                left_out = Skipped(str(path), 1, breach.described)
+                if left_out not in self.skipped:  # read before
+                    self.skipped.append(left_out)
             else:
                 yield row
 
@@ -263,7 +265,7 @@ def open_run(path: str | Path, *, skip_invalid: bool = False) -> Run:
         raise RunNotFoundError(str(path), what, "a run directory that holds run.json", "entropy-lab demo makes one")
     if not (folder / "run.json").exists():
         inner = sorted(p.parent.name for p in folder.glob("runs/*/run.json"))
-        hint = f"entropy-lab figures {path}" if inner else "write one as docs/run-format.md says"
+        hint = f"entropy-lab figures {path}" if inner else f"entropy-lab import {path} --out RUN"
         raise RunNotFoundError(str(path), "holds no run.json", "a run directory that holds run.json", hint)
     return Run(folder, skip_invalid)
 

@@ -27,15 +27,20 @@ def summarise(run: Run, results: Results) -> dict[str, Any]:
     dict
         JSON values: ``run``, ``method``, ``steps``, and, for each analysis that ran, ``entropy`` (start, end and
         change in nats/token), ``covariance`` (slope with interval, spearman), ``solve_rates`` (all-/none-solved of the
-        first and last epoch), ``likelihood`` (mean over steps, nats/rollout), ``training`` (reward), ``validation``
-        (accuracy of the first and last pass, mean over benchmarks); ``skipped`` (analysis -> missing columns) and
-        ``left_out`` (files with rows and reason).
+        first and last epoch), ``likelihood`` (mean over steps, nats/rollout), ``ledger`` (predicted entropy change by
+        channel, and the measured one), ``entropy_audit`` (what each logged entropy is), ``training`` (reward),
+        ``validation`` (accuracy of the first and last pass, mean over benchmarks); ``skipped`` (analysis -> missing
+        columns) and ``left_out`` (files with rows and reason). Of a run that another framework wrote, also ``imported``
+        (format, version, source), ``logged`` (what its scalars say of entropy, reward, length and truncation) and
+        ``record`` (what is missing, and how that framework records it).
     """
     parts = {
         "entropy": _entropy,
         "covariance": _covariance,
         "solve_rates": _solve_rates,
         "likelihood": _likelihood,
+        "ledger": _ledger,
+        "entropy_audit": _entropy_audit,
         "training": _training,
         "validation": _validation,
     }
@@ -50,7 +55,29 @@ def summarise(run: Run, results: Results) -> dict[str, Any]:
             summary[name] = part(results.tables[name])
     summary["skipped"] = {name: list(columns) for name, columns in results.missing.items()}
     summary["left_out"] = [{"file": item.file, "rows": item.rows, "why": item.why} for item in run.skipped]
+    imported = run.info.get("imported")
+    if isinstance(imported, Mapping):
+        summary["imported"] = {key: imported.get(key) for key in ("format", "version", "source")}
+        summary["logged"] = _logged(run)
+        summary["record"] = _record(run, imported.get("how_to_record") or {}, results)
     return summary
+
+
+def _logged(run: Run) -> dict[str, Any]:
+    scalars = run.metrics()
+    names = [name for name in ("entropy", "reward", "mean_length", "truncated") if name in scalars.columns]
+    return {name: _ends(Table("metrics", scalars), name) for name in names}
+
+
+def _record(run: Run, how: Mapping[str, str], results: Results) -> list[dict[str, Any]]:
+    """Group what the skipped analyses miss by the way to record it; without any rollout, that comes first."""
+    missing = [column.partition(".")[0] for columns in results.missing.values() for column in columns]
+    wanted = [name for name in dict.fromkeys(missing) if name in how] if run.step_files else ["rollouts"]
+    by_way: dict[str, list[str]] = {}
+    for name in wanted:
+        if name in how:
+            by_way.setdefault(how[name], []).append(name)
+    return [{"columns": names, "how": way} for way, names in by_way.items()]
 
 
 def _ends(table: Table, column: str) -> dict[str, Any]:
@@ -84,6 +111,15 @@ def _likelihood(table: Table) -> dict[str, Any]:
     columns = ("increment_correct", "increment_wrong")
     means: Mapping[str, Any] = {name: table.frame[name].mean() for name in columns}
     return {**means, "unit": "nats/rollout", "reduction": "mean over steps"}
+
+
+def _ledger(table: Table) -> dict[str, Any]:
+    predictor = str(table.metadata["predictor"])
+    return {"predictor": predictor, "fit": table.metadata["fits"][predictor], **table.metadata["totals"]}
+
+
+def _entropy_audit(table: Table) -> list[dict[str, Any]]:
+    return table.frame.select("name", "verdict", "definition", "estimator", "nats_per_token", "note").to_dicts()
 
 
 def _training(table: Table) -> dict[str, Any]:

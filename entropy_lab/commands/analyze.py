@@ -9,23 +9,24 @@ from typing import Any
 
 from entropy_lab.analysis import Results, analyze_all
 from entropy_lab.cli import Analyze
+from entropy_lab.commands.opening import open_run_of
 from entropy_lab.commands.terminal import console
 from entropy_lab.commands.wording import show
 from entropy_lab.errors import MissingColumnError, ParameterError
-from entropy_lab.run import Run, open_run
+from entropy_lab.run import Run
 from entropy_lab.summary import summarise
 
 
 def run(command: Analyze) -> None:
     """Analyse, write, and report."""
     require_distinct(command.names)
-    opened = open_run(command.run, skip_invalid=command.skip_invalid)
+    opened = open_run_of(command, command.run, out=command.out, skip_invalid=command.skip_invalid)
     _ = opened.info
     results = analyze_all(opened, command.names, parameters(command.param))
     if command.names and not results.tables:
         name, columns = next(iter(results.missing.items()))
         raise MissingColumnError(name, columns, f"entropy-lab check {command.run}")
-    out = command.out or command.run
+    out = command.out or opened.path
     tables = {
         name: table.write(out / "analysis" / f"{Path(name).stem}.parquet") for name, table in results.tables.items()
     }

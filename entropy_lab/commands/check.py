@@ -9,6 +9,7 @@ from rich.table import Table as Listing
 from entropy_lab import recipes
 from entropy_lab.analysis import analyze_all, require_content
 from entropy_lab.cli import Check
+from entropy_lab.commands.opening import open_run_of
 from entropy_lab.commands.terminal import console
 from entropy_lab.consistency import disagreements
 from entropy_lab.errors import RunFormatError
@@ -19,7 +20,7 @@ from entropy_lab.validation import KEY
 
 def run(command: Check) -> None:
     """Read every row once, print what was found, and exit with 2 when something is invalid."""
-    opened = open_run(command.run, skip_invalid=True)
+    opened = open_run(open_run_of(command, command.run, out=command.out).path, skip_invalid=True)
     _ = opened.info
     require_content(opened)
     n_rows = _read_all(opened)

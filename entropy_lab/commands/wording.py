@@ -70,6 +70,31 @@ def _likelihood(s: Mapping[str, Any]) -> Lines:
     return [("likelihood", f"correct {correct}, wrong {wrong} nats/rollout an update ({s['reduction']})")]
 
 
+def _ledger(s: Mapping[str, Any]) -> Lines:
+    fit = s["fit"]
+    if fit is None:
+        return [("ledger", f"{s['measured']:+.3g} nats/token; too few steps to fit the scale of what was predicted")]
+    scale = f"{s['predictor']} × {_number(fit['scale'])} [{_number(fit['low'])}, {_number(fit['high'])}]"
+    if not fit["identified"]:
+        return [("ledger", f"{s['measured']:+.3g} nats/token; a scale of 0 cannot be ruled out ({scale})")]
+    parts = [f"{name} channel {s[name]:+.3g}" for name in ("positive", "negative")]
+    parts += [f"zero {s['zero']:+.3g}"] if s["zero"] else []
+    text = f"{', '.join(parts)} of {s['measured']:+.3g} nats/token measured"
+    return [("ledger", f"{text} ({scale}, R² {fit['r2']:.2f})")]
+
+
+def _entropy_audit(s: list[Mapping[str, Any]]) -> Lines:
+    """Tell what each logged entropy is; of the rollouts' own columns, only what is wrong with them."""
+    lines = []
+    for row in s:
+        if row["verdict"] in ("consistent", "aligned", "undecided"):
+            continue
+        what = f"{row['definition']}, {row['estimator']} ({row['verdict']})" if row["definition"] else row["verdict"]
+        number = f" = {_number(row['nats_per_token'])} nats/token" if row["nats_per_token"] is not None else ""
+        lines.append(("audit", f"{row['name']}: {what}{number}" + (f"; {row['note']}" if row["note"] else "")))
+    return lines
+
+
 def _training(s: Mapping[str, Any]) -> Lines:
     return [("reward", f"{_number(s['reward']['start'])} → {_number(s['reward']['end'])}")]
 
@@ -81,6 +106,23 @@ def _validation(s: Mapping[str, Any]) -> Lines:
         for way in ("greedy", "sampled", "answers")
         if way in s
     ]
+
+
+def _imported(s: Mapping[str, Any]) -> Lines:
+    return [("imported", f"from {s['format']}: {s['version']}")]
+
+
+def _logged(s: Mapping[str, Mapping[str, Any]]) -> Lines:
+    spoken = {"entropy": "nats/token", "mean_length": "tokens"}
+    parts = [
+        f"{name.replace('_', ' ')} {_number(ends['start'])} → {_number(ends['end'])} {spoken.get(name, '')}".rstrip()
+        for name, ends in s.items()
+    ]
+    return [("logged", ", ".join(parts))] if parts else []
+
+
+def _record(s: list[Mapping[str, Any]]) -> Lines:
+    return [("to record", f"{', '.join(item['columns'])}: {item['how']}") for item in s]
 
 
 def _skipped(s: Mapping[str, list[str]]) -> Lines:
@@ -107,14 +149,19 @@ def _figures(s: list[str]) -> Lines:
 
 
 _PARTS: Final[Mapping[str, Callable[[Any], Lines]]] = {
+    "imported": _imported,
     "steps": _steps,
     "entropy": _entropy,
     "covariance": _covariance,
     "solve_rates": _solve_rates,
     "likelihood": _likelihood,
+    "ledger": _ledger,
+    "entropy_audit": _entropy_audit,
     "training": _training,
     "validation": _validation,
+    "logged": _logged,
     "skipped": _skipped,
+    "record": _record,
     "left_out": _left_out,
     "tables": _tables,
     "figures": _figures,

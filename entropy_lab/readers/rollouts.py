@@ -1,0 +1,203 @@
+"""Rollouts as token-level sources give them, and the frame that they make: masked tokens, totals, groups, verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from entropy_lab.readers.columns import frame_of, kept_name, series
+from entropy_lab.readers.groups import group_numbers, ordered_groups, prompt_ids, sample_numbers
+from entropy_lab.readers.sink import Sink
+from entropy_lab.readers.verdicts import as_verdict, explicit_verdict
+
+Tokens = Mapping[str, NDArray[Any] | None]
+"""``token_ids``, ``token_logp``, ``token_sampler_logp``, ``token_entropy``, ``token_advantage`` -> one value a token."""
+
+_TOTALS: Final = {"token_logp": "logp", "token_sampler_logp": "sampler_logp"}
+_MEANS: Final = {"token_entropy": "entropy", "token_advantage": "advantage"}
+
+
+@dataclass
+class Rollout:
+    """One rollout of a source.
+
+    Parameters
+    ----------
+    prompt
+        What tells its prompt from others: the text, or the token ids as text.
+    group
+        What tells its group from others of the step; None when the source does not say.
+    tokens
+        Of the response, without padding and without tokens that the policy did not sample.
+    ours
+        Columns of ``schema.ROLLOUTS``: ``reward``, ``truncated``, ``completion``, …; None is null.
+    theirs
+        What else the source has.
+    """
+
+    prompt: str
+    group: Hashable | None = None
+    tokens: Tokens = field(default_factory=dict)
+    ours: Mapping[str, Any] = field(default_factory=dict)
+    theirs: Mapping[str, Any] = field(default_factory=dict)
+
+
+def token_text(ids: NDArray[np.int64]) -> str:
+    """Name a prompt by its token ids.
+
+    Examples
+    --------
+    >>> token_text(np.array([11, 13, 10]))
+    '11 13 10'
+    """
+    return " ".join(map(str, ids.tolist()))
+
+
+def masked(values: NDArray[Any] | None, mask: NDArray[np.bool_]) -> NDArray[Any] | None:
+    """Keep the values where the mask is on; None stays None.
+
+    Examples
+    --------
+    >>> masked(np.array([0.0, -1.5]), np.array([False, True])).tolist()
+    [-1.5]
+    """
+    return None if values is None else values[mask]
+
+
+def token_columns(rows: Sequence[Tokens]) -> list[pl.Series]:
+    """Hold per-token values as lists, with their totals a rollout.
+
+    The sum of log-probabilities and the mean of entropies and advantages are null where a token has no finite value.
+    Advantages that are equal over every rollout's tokens are not kept as lists.
+
+    Parameters
+    ----------
+    rows
+        One a rollout.
+
+    Returns
+    -------
+    list of polars.Series
+        The lists that any rollout has, ``n_tokens``, ``logp``, ``sampler_logp``, ``entropy``, ``advantage``.
+
+    Examples
+    --------
+    >>> rows = [{"token_ids": np.array([5, 6]), "token_logp": np.array([-1.0, -0.5])}]
+    >>> [(column.name, column.to_list()) for column in token_columns(rows)]
+    [('token_ids', [[5, 6]]), ('n_tokens', [2]), ('token_logp', [[-1.0, -0.5]]), ('logp', [-1.5])]
+    """
+    columns: list[pl.Series] = []
+    for name in ("token_ids", *_TOTALS, *_MEANS):
+        values = [row.get(name) for row in rows]
+        if all(value is None for value in values):
+            continue
+        if name == "token_ids":
+            columns.append(pl.Series(name, values, dtype=pl.List(pl.Int64)))
+            columns.append(pl.Series("n_tokens", [None if value is None else len(value) for value in values]))
+            continue
+        if name != "token_advantage" or any(value is not None and (value != value[:1]).any() for value in values):
+            lists = pl.Series(name, values, dtype=pl.List(pl.Float64)).cast(pl.List(pl.Float32))
+            broken = any(value is not None and np.isnan(value).any() for value in values)
+            columns.append(lists.list.eval(pl.element().fill_nan(None)) if broken else lists)
+        summary = np.sum if name in _TOTALS else np.mean
+        total = [None if _no_number(value, name) else float(summary(value)) for value in values]
+        columns.append(pl.Series({**_TOTALS, **_MEANS}[name], total, dtype=pl.Float64))
+    return columns
+
+
+def _no_number(values: NDArray[Any] | None, name: str) -> bool:
+    """Tell whether values have no total: there are none, one is missing, or it would be the mean over no token."""
+    return values is None or (not len(values) and name in _MEANS) or not bool(np.isfinite(values).all())
+
+
+def all_zero(rollouts: Sequence[Rollout], name: str) -> bool:
+    """Tell whether a field was never filled: every value of every rollout is exactly zero.
+
+    Examples
+    --------
+    >>> all_zero([Rollout("a", tokens={"token_logp": np.zeros(3)})], "token_logp")
+    True
+    """
+    values = [value for rollout in rollouts if (value := rollout.tokens.get(name)) is not None and len(value)]
+    return bool(values) and not any(value.any() for value in values)
+
+
+def without(rollouts: Sequence[Rollout], name: str) -> list[Rollout]:
+    """Leave a token-level field out of every rollout.
+
+    Examples
+    --------
+    >>> without([Rollout("a", tokens={"token_logp": np.zeros(3)})], "token_logp")[0].tokens
+    {}
+    """
+    return [
+        Rollout(
+            one.prompt,
+            one.group,
+            {key: value for key, value in one.tokens.items() if key != name},
+            one.ours,
+            one.theirs,
+        )
+        for one in rollouts
+    ]
+
+
+def write_rollouts(sink: Sink, step: int, rollouts: Sequence[Rollout], where: str, size: int = 0) -> None:
+    """Give the sink the rollouts of a step.
+
+    Where no row names its group, groups are ``size`` rows in order, or what equal prompts suggest. Without any reward the
+    column is absent, and ``correct`` is null.
+
+    Parameters
+    ----------
+    sink
+        Takes the step.
+    step
+        The source's.
+    rollouts
+        In the order of the source's rows.
+    where
+        Names the source in messages.
+    size
+        Group size that the source's settings state; 0 when they do not.
+    """
+    if not rollouts:
+        sink.warn(f"{where}: is empty: step {step} has no rollouts")
+        return
+    prompts = [rollout.prompt for rollout in rollouts]
+    labels = [rollout.group for rollout in rollouts]
+    groups = ordered_groups(prompts, size) if None in labels else group_numbers(labels)
+    raw = frame_of([rollout.theirs for rollout in rollouts])
+    sink.meet(raw.columns)
+    names = dict.fromkeys(name for rollout in rollouts for name in rollout.ours)
+    columns = {name: series(name, [rollout.ours.get(name) for rollout in rollouts]) for name in names}
+    columns |= {column.name: column for column in token_columns([rollout.tokens for rollout in rollouts])}
+    columns |= {
+        "prompt_id": pl.Series("prompt_id", prompt_ids(prompts)),
+        "group_id": pl.Series("group_id", groups),
+        "sample": pl.Series("sample", sample_numbers(groups)),
+    }
+    sink.rollouts(step, _judged(columns, raw, sink), where)
+
+
+def _judged(columns: dict[str, pl.Series], raw: pl.DataFrame, sink: Sink) -> pl.DataFrame:
+    """Add reward, verdict and the source's own columns."""
+    theirs = sink.options.theirs("reward")
+    if theirs != "reward" and theirs in raw.columns:
+        columns["reward"] = raw[theirs].alias("reward")
+    if verdict := explicit_verdict(raw, sink.options):
+        columns["correct"] = as_verdict(raw[verdict]).alias("correct")
+        sink.note(f"`correct` is the column {verdict}")
+    height = len(columns["prompt_id"])
+    if "reward" in columns and columns["reward"].null_count() == height:
+        del columns["reward"]
+    if "reward" not in columns and "correct" not in columns:
+        columns["correct"] = pl.Series("correct", [None] * height, dtype=pl.Boolean)
+    kept = {kept_name(name, sink.framework): raw[name] for name in raw.columns}
+    filled = {name: column for name, column in columns.items() if column.dtype != pl.Null}
+    return pl.DataFrame([column.alias(name) for name, column in {**kept, **filled}.items()])

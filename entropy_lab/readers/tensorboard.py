@@ -1,0 +1,10 @@
+"""TensorBoard: event files of scalars."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from entropy_lab.readers.containers import container
+from entropy_lab.readers.reader import Reader
+
+READER: Final[Reader] = container("tensorboard", "TensorBoard", "TensorBoard")
