@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, asdict, fields, is_dataclass
 from typing import Any, Final
 
-NOT_SAVED: Final = frozenset({"checkpoint_every", "out", "resume"})
+NOT_SAVED: Final = frozenset({"checkpoint_every", "log_to", "out", "resume"})
 """Fields that say nothing about what a run is: with other values of them it is the same run."""
 
 
@@ -96,3 +96,37 @@ def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _jsonable(value: object) -> object:
     return asdict(value) if is_dataclass(value) and not isinstance(value, type) else str(value)
+
+
+def find_setting(config: Any, names: Sequence[str]) -> Any:  # noqa: ANN401 - JSON
+    """Find a setting by its last name, wherever it stands in a configuration.
+
+    Parameters
+    ----------
+    config
+        Mappings in mappings, as run.json holds them; keys may be dotted paths.
+    names
+        Last names, the most wanted first.
+
+    Returns
+    -------
+    object
+        The first value that is neither null nor a reference (``"${…}"``), depth first; None when there is none.
+
+    Examples
+    --------
+    >>> find_setting({"actor": {"loss_agg_mode": "token-sum"}, "n": 8}, ["mode", "loss_agg_mode"])
+    'token-sum'
+    >>> find_setting({"model.vocab_size": 43, "limit": "${data.limit}"}, ["limit", "vocab_size"])
+    43
+    """
+    flat = list(_flat(config))
+    return next((value for name in names for key, value in flat if key == name), None)
+
+
+def _flat(config: Any) -> Iterator[tuple[str, Any]]:  # noqa: ANN401
+    for key, value in config.items() if isinstance(config, Mapping) else ():
+        if isinstance(value, Mapping):
+            yield from _flat(value)
+        elif value is not None and not (isinstance(value, str) and value.startswith("${")):
+            yield str(key).rpartition(".")[2], value

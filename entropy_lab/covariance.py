@@ -56,18 +56,40 @@ def group_covariance(
     if not len(starts):
         return np.zeros(0), np.zeros(0)
     complete = ~(np.isnan(x) | np.isnan(y))
-    n = np.add.reduceat(complete.astype(np.float64), starts)
-    sizes = np.diff(starts, append=len(x))
     # Two passes, centred first: a one-pass sum of products loses digits when the means are large beside the spread.
-    dx = _centred(x, complete, n, starts, sizes)
-    dy = _centred(y, complete, n, starts, sizes)
+    dx, n = group_centred(x, complete, starts)
+    dy, _ = group_centred(y, complete, starts)
     products = np.add.reduceat(dx * dy, starts)
     return np.divide(products, n - ddof, out=np.full(len(n), np.nan), where=n >= 2), n
 
 
-def _centred(
-    values: FloatArray, complete: NDArray[np.bool_], n: FloatArray, starts: NDArray[np.int64], sizes: NDArray[np.int64]
-) -> FloatArray:
-    kept = np.where(complete, values, 0.0)
-    mean = np.add.reduceat(kept, starts) / np.maximum(n, 1)
-    return np.where(complete, kept - np.repeat(mean, sizes), 0.0)
+def group_centred(
+    values: FloatArray, kept: NDArray[np.bool_], starts: NDArray[np.int64]
+) -> tuple[FloatArray, FloatArray]:
+    """Take from each value the mean of its group.
+
+    Parameters
+    ----------
+    values
+        Sorted by group, shape (rollouts,); what is not kept may be NaN.
+    kept
+        Rows that make up the means, shape (rollouts,).
+    starts
+        First row of each group, shape (groups,), at least one.
+
+    Returns
+    -------
+    centred : numpy.ndarray
+        Shape (rollouts,); 0 where a row is not kept.
+    n : numpy.ndarray
+        Rows kept of each group, shape (groups,).
+
+    Examples
+    --------
+    >>> group_centred(np.array([1.0, 3.0, np.nan, 5.0]), np.array([True, True, False, True]), np.array([0, 3]))
+    (array([-1.,  1.,  0.,  0.]), array([2., 1.]))
+    """
+    n = np.add.reduceat(kept.astype(np.float64), starts)
+    filled = np.where(kept, values, 0.0)
+    mean = np.add.reduceat(filled, starts) / np.maximum(n, 1)
+    return np.where(kept, filled - np.repeat(mean, np.diff(starts, append=len(values))), 0.0), n

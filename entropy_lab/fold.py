@@ -23,9 +23,12 @@ class Fold(ABC):
     ----------
     until
         The fold needs steps below this index only; None means all.
+    columns
+        What it reads beside the columns that its recipe names: those that depend on parameters.
     """
 
     until: int | None = None
+    columns: tuple[str, ...] = ()
 
     @abstractmethod
     def add(self, batch: GroupBatch) -> None:

@@ -54,7 +54,7 @@ ROLLOUTS: Final = _frozen(
         "prompt_id": Column("String", "the prompt, stable across steps", required=True),
         "group_id": Column("Int64", "rollouts of one prompt drawn together; unique within a step", required=True),
         "sample": Column("Int32", "index of the rollout in its group, from 0", required=True),
-        "reward": Column("Float32", "the reward that training used", required=True),
+        "reward": Column("Float32", "the reward that training used; absent when the source keeps none"),
         "correct": Column(
             "Boolean",
             "the verifier's verdict; null = not verified (such rollouts leave their group's accuracy)",
@@ -127,6 +127,10 @@ METRICS: Final = _frozen(
         "all_solved": Column("Float64", "share of the step's groups with accuracy 1"),
         "none_solved": Column("Float64", "share of the step's groups with accuracy 0"),
         "unverified": Column("Float64", "share of the step's rollouts without a verdict"),
+        "sampler_logp_difference_mean": Column("Float64", "engine's log π against trainer's, mean distance", "nats"),
+        "sampler_logp_difference_max": Column("Float64", "the same, largest distance over the step's tokens", "nats"),
+        "sampler_k3": Column("Float64", "estimated KL(engine ‖ trainer), mean over tokens", "nats/token"),
+        "sampler_ess": Column("Float64", "effective sample size of the rollouts' trainer/engine ratios, as a share"),
         "time_rollout": Column("Float64", "sampling", "s"),
         "time_logp": Column("Float64", "log-probabilities before and after the update", "s"),
         "time_update": Column("Float64", "gradient steps", "s"),
@@ -189,6 +193,41 @@ ANALYSES: Final[Mapping[str, Mapping[str, Column]]] = MappingProxyType(
                 "mean": Column("Float64", "mean over groups of the mean advantage"),
                 "mass_positive": Column("Float64", "mean over groups of E[A; correct]"),
                 "mass_negative": Column("Float64", "mean over groups of E[-A; wrong]"),
+            }
+        ),
+        "ledger": _frozen(
+            {
+                "step": Column("Int32", "index of the policy update"),
+                "channel": Column("String", "sign of the advantage: `positive`, `negative`, `zero`; `all` = total"),
+                "accuracy": Column("Float64", "group accuracy p; null in totals and where nothing was verified"),
+                "n_groups": Column("Int64", "groups with such rollouts", "groups"),
+                "n_rollouts": Column("Int64", "rollouts with an advantage", "rollouts"),
+                "advantage": Column("Float64", "part of the step's mean advantage"),
+                "covariance": Column("Float64", "part of minus Cov(log π/n_tokens, A), mean over groups", "nats/token"),
+                "increment": Column("Float64", "part of the prediction by likelihoods before and after", "nats/token"),
+                "vanilla": Column("Float64", "part of the prediction by the gradient on the logits", "nats/token"),
+                "predicted": Column("Float64", "the chosen prediction times its fitted scale", "nats/token"),
+                "measured": Column("Float64", "entropy of the next step minus this step's", "nats/token"),
+                "ci_low": Column("Float64", "lower bound of `measured`, bootstrap over prompts", "nats/token"),
+                "ci_high": Column("Float64", "upper bound of `measured`, bootstrap over prompts", "nats/token"),
+                "residual": Column("Float64", "measured minus predicted", "nats/token"),
+            }
+        ),
+        "entropy_audit": _frozen(
+            {
+                "name": Column("String", "a logged scalar, or `rollouts.` and a column"),
+                "verdict": Column("String", "what could be found out"),
+                "definition": Column("String", "reduction over tokens and responses that it follows"),
+                "estimator": Column("String", "`full vocabulary`, or `Monte Carlo`: of the sampled tokens"),
+                "n_steps": Column("Int64", "steps compared", "steps"),
+                "error": Column("Float64", "relative error of the definition, median over steps"),
+                "next_definition": Column("String", "the best definition that is ruled out"),
+                "next_error": Column("Float64", "its relative error"),
+                "factor": Column("Float64", "what turns it into nats per token, median over steps"),
+                "nats_per_token": Column("Float64", "mean over the steps compared", "nats/token"),
+                "low": Column("Float64", "lower bound of that mean as an entropy", "nats/token"),
+                "high": Column("Float64", "upper bound", "nats/token"),
+                "note": Column("String", "evidence and doubts in words"),
             }
         ),
         "training": _frozen(

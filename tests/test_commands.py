@@ -63,7 +63,8 @@ def test_analyze_writes_tables_and_figures_and_says_so(run, capsys):
     for expected in ("GRPO", "0 to 3 (4 recorded)", "nats/token", "slope over accuracy", "all-solved", "figure2"):
         assert expected in words
     assert {path.stem for path in (run / "analysis").iterdir()} == {
-        *("advantages", "covariance", "entropy", "likelihood", "solve_rates", "training", "validation"),
+        *("advantages", "covariance", "entropy", "entropy_audit", "ledger", "likelihood", "solve_rates", "training"),
+        "validation",
     }
     for name in ("figure1", "figure2", "figure5"):
         assert (run / "figures" / f"{name}.png").stat().st_size > 10_000

@@ -14,6 +14,7 @@ from entropy_lab.plots.panels import Pages, Panel, spelled, tidy
 from entropy_lab.plots.points import Sources
 from entropy_lab.plots.score_panels import add_published, add_scores
 from entropy_lab.plots.series import RunTables, family, is_base
+from entropy_lab.plots.stacks import add_stacks
 from entropy_lab.table import Table
 
 
@@ -124,7 +125,8 @@ def _measure(pages: Pages, panel: Panel, model: str, runs: Sequence[RunTables]) 
         else:
             pages.lack(panel, model, f"no value of {panel.y} by {x}", run)
     if sources:
-        (add_scores if panel.kind == "scores" else add_comparison)(pages, panel, model, x, sources)
+        adders = {"scores": add_scores, "stacked": add_stacks}
+        adders.get(panel.kind, add_comparison)(pages, panel, model, x, sources)
 
 
 def _wanted(panel: Panel, runs: Sequence[RunTables]) -> list[RunTables]:

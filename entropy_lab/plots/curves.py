@@ -97,7 +97,7 @@ def _add_curves(
     ends = panel.kind == "lines" and curves["x"].n_unique() > 1 and curves["series"].n_unique() > _MOST_BANDS
     if window > 1:
         notes.append(f"running mean over {window} steps" + ("" if ends else ", pale = each step"))
-    notes += [*_filled(panel, sources), *band_notes(curves, panel, sources, ends=ends)]
+    notes += [*filled_note(panel, sources), *band_notes(curves, panel, sources, ends=ends)]
     pages.add(panel, names, x, with_methods(rows, panel, sources), notes, ends=ends, baselines=tuple(base))
 
 
@@ -124,8 +124,30 @@ def _points(panel: Panel, x: str, sources: Sources, window: int = 1) -> pl.DataF
     return pl.concat(parts)
 
 
-def _filled(panel: Panel, sources: Sources) -> list[str]:
-    """Fill a note's fields from the metadata of the runs' tables; one note per distinct value, none where unknown."""
+def filled_note(panel: Panel, sources: Sources) -> list[str]:
+    """Fill the fields of a panel's note from the metadata of the runs' tables.
+
+    Parameters
+    ----------
+    panel
+        Its ``note`` has the fields, in braces.
+    sources
+        The panel's runs.
+
+    Returns
+    -------
+    list of str
+        One note per distinct value, none where unknown.
+
+    Examples
+    --------
+    >>> panel = Panel("a", "Entropy", "entropy", ("step",), "entropy", "entropy", "nats", note="{n_boot} resamples")
+    >>> from entropy_lab.plots.series import RunTables
+    >>> from entropy_lab.table import Table
+    >>> table = Table.of("entropy", {"step": [0], "entropy": [0.4]}, n_boot=1000)
+    >>> filled_note(panel, [(RunTables("GRPO", "grpo", {}, 0, 8, {"entropy": table}), table.frame)])
+    ['1000 resamples']
+    """
     fields = [name for _, name, _, _ in string.Formatter().parse(panel.note) if name]
     found = [run.tables[panel.analysis].metadata for run, _ in sources]
     known = [metadata for metadata in found if all(metadata.get(name) is not None for name in fields)]
@@ -159,7 +181,7 @@ def band_notes(rows: pl.DataFrame, panel: Panel, sources: Sources, *, ends: bool
     >>> band_notes(rows, panel, [])
     ["band = 95 % interval of the mean over 3 seeds (Student's t)"]
     """
-    noun = {"lines": "band", "points": "bar", "scores": "in brackets"}[panel.kind]
+    noun = {"lines": "band", "stacked": "band", "points": "bar", "scores": "in brackets"}[panel.kind]
     if ends:
         noun = "bars at the right, in the legend's order"
     elif noun == "band" and rows["x"].n_unique() == 1:

@@ -142,21 +142,41 @@ def _fit(cell: Cell, base: Sequence[str], aside: float) -> None:
         return
     if cell.panel["zero_line"]:
         values = np.append(values, 0.0)
-    left, right = _limits(x.to_numpy(), (None, None), 0.03)
+    left, right = limits(x.to_numpy(), (None, None), 0.03)
     wide = cell.axes.get_position().width * cell.axes.figure.get_figwidth()  # type: ignore[union-attr]  # no subfigure
     cell.axes.set_xlim(left, right + (right - left) * aside / max(wide - aside, aside))
     if x.n_unique() == 1:
         cell.axes.set_xticks([x[0]])
     elif aside:  # no tick where there are bars only
         cell.axes.set_xticks([tick for tick in cell.axes.get_xticks() if left <= tick <= right])
-    cell.axes.set_ylim(*_limits(values, cell.panel["bounds"], 0.06))
+    cell.axes.set_ylim(*limits(values, cell.panel["bounds"], 0.06))
 
 
-def _limits(values: FloatArray, bounds: Sequence[float | None], margin: float) -> tuple[float, float]:
+def limits(values: FloatArray, bounds: Sequence[float | None], margin: float) -> tuple[float, float]:
+    """Give the ends of an axis that shows all values.
+
+    Parameters
+    ----------
+    values
+        At least one.
+    bounds
+        What values cannot pass; the axis passes them by a hair, or a line on a bound would be cut in half.
+    margin
+        Room beyond the values, as a share of their span.
+
+    Returns
+    -------
+    tuple of float
+        Lower and upper end, never equal.
+
+    Examples
+    --------
+    >>> limits(np.array([0.0, 0.5]), (0, None), 0.1)
+    (-0.01, 0.55)
+    """
     low, high = float(values.min()), float(values.max())
     span = high - low or max(abs(high) * 0.2, 0.1)
     floor = -math.inf if bounds[0] is None else bounds[0]
     ceiling = math.inf if bounds[1] is None else bounds[1]
-    # A little room stays beyond a bound, or a line on it would be cut in half.
     below, above = max(low - margin * span, floor - 0.02 * span), min(high + margin * span, ceiling + 0.02 * span)
     return (below, above) if high > low else (min(below, low - span / 2), max(above, high + span / 2))

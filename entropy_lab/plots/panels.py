@@ -69,7 +69,8 @@ class Panel:
     note
         Text for the foot of the figure; fields in braces are filled from the tables' metadata.
     kind
-        ``"lines"``, ``"points"`` with error bars, or ``"scores"`` for a method x benchmark table.
+        ``"lines"``, ``"points"`` with error bars, ``"stacked"`` for parts that add up (a panel for each method), or
+        ``"scores"`` for a method x benchmark table.
     zero_line
         True for a horizontal line at 0.
     bounds
@@ -82,6 +83,14 @@ class Panel:
         For ``"scores"``: the rule for the validation step, see `entropy_lab.plots.scores.chosen_steps`.
     published
         For ``"scores"``: True to add the numbers that the paper published, as a panel of their own.
+    parts, whole
+        For ``"stacked"``: the column whose values are stacked, and its value in rows of totals, which are not.
+    line
+        For ``"stacked"``: column of the totals that is drawn as a line over the stack.
+    running
+        For ``"stacked"``: True for running sums over x.
+    alone
+        For ``"stacked"``: True to leave the panel out where there are several methods.
 
     Examples
     --------
@@ -107,13 +116,18 @@ class Panel:
     sparse: bool = False
     window: int = 1
     note: str = ""
-    kind: Literal["lines", "points", "scores"] = "lines"
+    kind: Literal["lines", "points", "stacked", "scores"] = "lines"
     zero_line: bool = False
     bounds: tuple[float | None, float | None] = (None, None)
     inside: tuple[float, float] | None = None
     baseline: bool = False
     at: str = ""
     published: bool = False
+    parts: str = ""
+    whole: str = ""
+    line: str = ""
+    running: bool = False
+    alone: bool = False
 
 
 @dataclass(frozen=True)
@@ -138,6 +152,8 @@ class Drawn:
         Series that are drawn as a horizontal line.
     published
         Source of a panel of published numbers; empty for what the runs measured.
+    line
+        Series that is drawn as a line over a stack of the others; empty without.
     """
 
     key: str
@@ -154,6 +170,7 @@ class Drawn:
     ends: bool = False
     baselines: tuple[str, ...] = ()
     published: str = ""
+    line: str = ""
 
 
 @dataclass

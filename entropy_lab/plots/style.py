@@ -63,6 +63,13 @@ _KNOWN: Final[Mapping[str, tuple[str, str]]] = {
     "asym_grpo+clip_higher": ("#7A3300", "d"),
 }
 """Colour and marker of the paper's methods, in the order of its tables."""
+_PARTS: Final[Mapping[str, str]] = {
+    "positivechannel": "#0072B2",
+    "negativechannel": "#D55E00",
+    "zerochannel": "#B0B0B0",
+    "measured": "#000000",
+}
+"""Colours of what is stacked, and of the line over it: those of the methods that modulate one channel alone."""
 _OTHER_MARKERS: Final = "o^vsDp<>"
 _OTHER_DASHES: Final[tuple[Dash, ...]] = (_SOLID, (5.0, 1.3), (1.5, 1.1), (5.0, 1.2, 1.2, 1.2))
 
@@ -123,6 +130,8 @@ def look(label: str, method: str, params: Mapping[str, Any]) -> Look:
             color = shade(color, (beta - 0.5) * 1.4)
             dash = next(strokes for least, strokes in _SWEEP if beta >= least)
         return Look(color.lower(), dash, marker, list(_KNOWN).index(name) + min(beta, 9.0) / 10)
+    if name in _PARTS:
+        return Look(_PARTS[name].lower(), _SOLID, "", len(_KNOWN) + list(_PARTS).index(name) / 10)
     number = zlib.crc32(name.encode())  # not hash(), which differs between processes
     rank = list(_KNOWN).index(base) + 0.95 if base in _KNOWN else float(len(_KNOWN))
     dash = dash or _OTHER_DASHES[number // 8 % len(_OTHER_DASHES)]
