@@ -181,7 +181,7 @@ def test_gradient_checkpointing_changes_no_gradient(saved):
     model = load_pretrained(str(saved / "qwen3"))
     whole = gradients(model)
     settings = PolicySettings(path=str(saved / "qwen3"), gradient_checkpointing=True)
-    again = make_policy(settings, get("countdown"), WarmStart(), TrainingProgress()).model
+    again = make_policy(settings, get("countdown"), WarmStart(), TrainingProgress(), (), 8).model
     calls = []
     again.model.layers[0].input_layernorm.register_forward_hook(lambda *_: calls.append(1))
     torch.testing.assert_close(gradients(again.train(True)), whole, atol=1e-7, rtol=1e-5)

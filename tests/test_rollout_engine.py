@@ -181,6 +181,18 @@ def test_onednn_products_and_gradients_are_those_of_torch(n_rows):
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
+def test_onednn_layers_follow_autocast():
+    theirs, ours = torch.nn.Linear(8, 5, bias=False), torch.nn.Linear(8, 5, bias=False)
+    ours.load_state_dict(theirs.state_dict())
+    use_onednn(ours)
+    inputs = torch.randn(64, 8, generator=torch.Generator().manual_seed(0))
+    for dtype in (torch.float32, torch.bfloat16):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            expected, found = theirs(inputs.to(dtype)), ours(inputs.to(dtype))
+        assert found.dtype == torch.bfloat16
+        assert torch.equal(found, expected)
+
+
 @pytest.mark.parametrize("wrong", [{"layers": 0}, {"heads": 3, "kv_heads": 2}, {"head_dim": 7}])
 def test_impossible_model_sizes_are_refused(wrong):
     with pytest.raises(ParameterError, match=next(iter(wrong))):

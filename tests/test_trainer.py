@@ -60,7 +60,7 @@ def config(out, **changes):
 
 def base(setup):
     """The base policy of `config`."""
-    return make_policy(SIZES, setup.task, WarmStart(steps=120), TrainingProgress())
+    return make_policy(SIZES, setup.task, WarmStart(steps=120), TrainingProgress(), setup.asked, 26)
 
 
 def rollouts(run):
@@ -311,8 +311,8 @@ def test_entropy_bonus_and_clip_range_reach_the_loss(tmp_path):
         ({"lr": float("inf")}, "lr"),
         ({"temperature": -1.0}, "temperature"),
         ({"seed": -1}, "seed"),
-        ({"mini_batches": 3}, "a multiple of mini_batches = 3"),
-        ({"train_prompts": 7}, "prompts_per_step = 8 or more"),
+        ({"mini_batches": 3}, "a multiple of mini_batches 3"),
+        ({"train_prompts": 7}, "prompts_per_step 8 or more"),
         ({"train_prompts": 20_000}, "10,000"),
         ({"aggregation": "mean"}, "seq-mean-token-mean"),
         ({"clip_low": 2.0}, "clip_low"),
@@ -400,8 +400,8 @@ def test_what_changes_the_loss_is_part_of_the_method(tmp_path):
         GRPO.Config(out=tmp_path, **settings) for settings in ({}, {"clip_high": 0.28, "entropy_coef": 0.1})
     )
     constant = advantages.modulation("grpo")
-    assert GRPO.method_of(plain, constant)["label"] == "GRPO"
-    method = GRPO.method_of(changed, constant)
+    assert plain.method(constant)["label"] == "GRPO"
+    method = changed.method(constant)
     assert method["label"] == "GRPO + clip high 0.28 + entropy bonus 0.1"
     assert method["params"] == {**constant.params, "clip_high": 0.28, "entropy_coef": 0.1}
     assert family(method["label"], method["name"], method["params"]) == "grpo+clip_higher+entropy_bonus"

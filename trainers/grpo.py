@@ -11,14 +11,15 @@ goes on with ``--resume``, equal to the bit.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import torch
-import tyro
 from torch import nn
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
@@ -32,8 +33,9 @@ from entropy_lab.files import alone
 from entropy_lab.rl.advantage import advantages_of
 from entropy_lab.rl.checkpoint import Checkpoint, Controller
 from entropy_lab.rl.engine import RolloutEngine
-from entropy_lab.rl.evaluation import Columns, evaluate, greedy_accuracy
-from entropy_lab.rl.logprobs import Sequences, TokenScores, score
+from entropy_lab.rl.engines import ENGINES, open_engine, require_engine
+from entropy_lab.rl.evaluation import Columns, evaluate
+from entropy_lab.rl.logprobs import TokenScores, score
 from entropy_lab.rl.loss_settings import LossSettings
 from entropy_lab.rl.material import Material
 from entropy_lab.rl.policy import Policy, PolicySettings, make_policy
@@ -42,11 +44,13 @@ from entropy_lab.rl.randomness import Purpose, mini_batches, prompt_order, torch
 from entropy_lab.rl.ranges import Count, CountOrNone, NotNegative, Positive, require_in_range
 from entropy_lab.rl.record import Batch, rollout_columns, step_metrics, update_metrics
 from entropy_lab.rl.resume import find_start, require_startable
+from entropy_lab.rl.sinks import accuracies, open_sinks, require_sinks
 from entropy_lab.rl.tokens import Tokens
-from entropy_lab.rl.transformers_engine import TransformersEngine
 from entropy_lab.rl.update import LossStatistics, Objective, accumulate_gradients
+from entropy_lab.rl.vllm_engine import VllmOptions
 from entropy_lab.rl.warm_start import WarmStart
-from entropy_lab.tasks import Problem, Task, demonstrated, verify_all
+from entropy_lab.studies.command_line import from_command_line
+from entropy_lab.tasks import Problem, Task, demonstrated
 from entropy_lab.tasks import get as get_task
 from entropy_lab.writer import RunWriter
 
@@ -105,6 +109,10 @@ class Config(LossSettings):
     """Updates over which the learning rate rises linearly."""
     max_grad_norm: Positive = 1.0
     """Gradients with a larger norm are scaled down to it."""
+    engine: Annotated[str, Choice(*ENGINES)] = "transformers"
+    """What samples: transformers (embedded) or vllm (the extra of that name)."""
+    vllm: VllmOptions = field(default_factory=VllmOptions)
+    """Memory and limits of vLLM."""
     old_logp: Annotated[str, Choice("trainer", "sampler")] = "trainer"
     """Who tells log-probabilities and entropies before the update: trainer (a pass of its own) or sampler (faster)."""
     increments_every: Count = 1
@@ -123,6 +131,8 @@ class Config(LossSettings):
     """Passes after multiples of this many updates sample answers, beside the last pass; 0 for that one only."""
     seed: CountOrNone = 0
     """Seed of prompt order and sampling; equal settings give equal runs on one machine."""
+    log_to: tuple[str, ...] = ()
+    """Where numbers go beside metrics.jsonl: tensorboard, wandb, trackio."""
     threads: Count = 1
     """Processor threads of PyTorch, for the whole process."""
 
@@ -156,24 +166,18 @@ def main(config: Config) -> Path:
             progress.say(f"{config.out}: {start.done} of {config.steps} updates are done")
         if start.done == config.steps:
             return config.out
-        policy = make_policy(config.model, setup.task, base, progress)
-        policy.require_context([setup.problems, *setup.benchmarks.values()], config.max_new_tokens)
+        policy = make_policy(config.model, setup.task, base, progress, setup.asked, config.max_new_tokens)
         writer = RunWriter.resume(config.out, after=start.done - 1) if start.begun else new_writer(setup, policy)
         train(setup, policy, writer, progress, start.checkpoint)
     return config.out
 
 
 def train(
-    setup: Setup,
-    policy: Policy,
-    writer: RunWriter,
-    progress: TrainingProgress,
-    start: Checkpoint | None = None,
+    setup: Setup, policy: Policy, writer: RunWriter, progress: TrainingProgress, start: Checkpoint | None = None
 ) -> None:
     """Run the loop: rollout -> advantages -> update -> log."""
     config, model, began, shown = setup.config, policy.model, time.perf_counter(), dict[str, float]()
     optimizer: Optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr, betas=(0.9, 0.99), weight_decay=0.0)
-    engine = TransformersEngine(model, stop_ids=policy.tokens.stop_ids, batch_size=config.rollout_batch)
     reference, bonus = deepcopy(model) if config.kl_coef else None, config.adaptive_bonus()
     controllers: dict[str, Controller] = {"advantage": setup.modulation}
     if bonus:
@@ -181,42 +185,47 @@ def train(
     if start is not None:
         start.restore(model, optimizer, controllers)
         began -= start.seconds
-    for step in range(start.step + 1 if start else 0, config.steps):
-        watch = StopWatch()
-        batch = rollout(setup, policy.tokens, engine, step)
-        watch.lap("time_rollout")
-        before = old_scores(config, model, batch)
-        reference_logp_BT = scored(config, reference, batch).logp_BT if reference is not None else None
-        watch.lap("time_logp")
-        metrics = step_metrics(batch, before.entropy_BT)
-        estimator = setup.modulation.at(step, config.steps, metrics["entropy"])
-        advantage = advantages_of(estimator, batch.rewards, before.entropy_BT, batch.sequences.mask_BT)
-        objective = setup.objective
-        if bonus:
-            objective = replace(objective, entropy_coef=bonus.at(metrics["entropy"]))
-        material = Material(batch, before, advantage, reference_logp_BT)
-        updated = update(config, model, optimizer, step, objective, material)
-        engine.update_weights(model)
-        watch.lap("time_update")
-        measured = step % config.increments_every == 0
-        after = scored(config, model, batch) if measured else None
-        watch.lap("time_logp")
-        writer.write_rollouts(step, rollout_columns(batch, before, after, advantage.rollout_B))
-        watch.lap("time_write")
-        if config.eval_every and (step % config.eval_every == 0 or step + 1 == config.steps):
-            answers = validate(setup, policy.tokens, engine, step)
-            writer.write_evals(step, answers)
-            shown["greedy"] = greedy_accuracy(answers)
-            watch.lap("time_eval")
-        metrics |= updated | setup.modulation.values() | (bonus.values() if bonus else {})
-        writer.write_metrics(
-            {"step": step, "epoch": batch.epoch, "time": time.perf_counter() - began, **metrics, **watch.laps}
-        )
-        # Written last: a step is behind a checkpoint only when all of it is recorded.
-        if (every := config.checkpoint_every) and ((step + 1) % every == 0 or step + 1 == config.steps):
-            Checkpoint.of(step, time.perf_counter() - began, model, optimizer, controllers).save(writer.path)
-        shown |= {name: metrics[name] for name in ("entropy", "reward", "all_solved", "none_solved")}
-        progress.show("training", step + 1, config.steps, shown)
+    with (
+        open_engine(config.engine, policy, config.rollout_batch, config.vllm) as engine,
+        open_sinks(config.log_to, writer.path) as sinks,
+    ):
+        for step in range(start.step + 1 if start else 0, config.steps):
+            watch = StopWatch()
+            batch = rollout(setup, policy.tokens, engine, step)
+            watch.lap("time_rollout")
+            before = old_scores(config, model, batch)
+            reference_logp_BT = scored(config, reference, batch).logp_BT if reference is not None else None
+            watch.lap("time_logp")
+            metrics, validated = step_metrics(batch, before), dict[str, float]()
+            estimator = setup.modulation.at(step, config.steps, metrics["entropy"])
+            advantage = advantages_of(estimator, batch.rewards, before.entropy_BT, batch.sequences.mask_BT)
+            objective = setup.objective
+            if bonus:
+                objective = replace(objective, entropy_coef=bonus.at(metrics["entropy"]))
+            material = Material(batch, before, advantage, reference_logp_BT)
+            updated = update(config, model, optimizer, step, objective, material)
+            engine.update_weights(model)
+            watch.lap("time_update")
+            measured = step % config.increments_every == 0
+            after = scored(config, model, batch) if measured else None
+            watch.lap("time_logp")
+            writer.write_rollouts(step, rollout_columns(batch, before, after, advantage.rollout_B))
+            watch.lap("time_write")
+            if config.eval_every and (step % config.eval_every == 0 or step + 1 == config.steps):
+                answers = validate(setup, policy.tokens, engine, step)
+                writer.write_evals(step, answers)
+                validated = accuracies(answers)
+                shown["greedy"] = validated["validation/greedy"]
+                watch.lap("time_eval")
+            metrics |= updated | setup.modulation.values() | (bonus.values() if bonus else {})
+            row = {"step": step, "epoch": batch.epoch, "time": time.perf_counter() - began, **metrics, **watch.laps}
+            writer.write_metrics(row)
+            sinks.log(step, row | validated)
+            # Written last: a step is behind a checkpoint only when all of it is recorded.
+            if (every := config.checkpoint_every) and ((step + 1) % every == 0 or step + 1 == config.steps):
+                Checkpoint.of(step, time.perf_counter() - began, model, optimizer, controllers).save(writer.path)
+            shown |= {name: metrics[name] for name in ("entropy", "reward", "all_solved", "none_solved")}
+            progress.show("training", step + 1, config.steps, shown)
 
 
 @dataclass(frozen=True)
@@ -230,13 +239,19 @@ class Setup:
     problems: list[Problem]
     benchmarks: dict[str, list[Problem]]
 
+    @property
+    def asked(self) -> Iterator[Problem]:
+        """All problems of the run."""
+        return chain(self.problems, *self.benchmarks.values())
+
 
 def new_writer(setup: Setup, policy: Policy) -> RunWriter:
     """Begin the run's record: what it is."""
     config = setup.config
+    base = {"name": "base", "params": {}, "label": config.label or "base policy"}
     return RunWriter(
         config.out,
-        method=method_of(config, setup.modulation),
+        method=config.method(setup.modulation, config.label) if config.lr else base,
         group_size=config.group_size,
         seed=config.seed,
         model=policy.name,
@@ -246,25 +261,16 @@ def new_writer(setup: Setup, policy: Policy) -> RunWriter:
     )
 
 
-def method_of(config: Config, modulation: Modulation) -> dict[str, Any]:
-    """Name the method: the advantages, and what was changed in the loss beside it."""
-    if config.lr == 0:
-        return {"name": "base", "params": {}, "label": config.label or "base policy"}
-    params = {**modulation.params, **config.changed()}
-    label = config.label or " + ".join([modulation.label, *config.spoken()])
-    return {"name": modulation.name, "params": params, "label": label}
-
-
 def prepare(config: Config) -> Setup:
     """Look up what the settings name, and refuse settings that do not fit together."""
     require_startable(config)
     require_in_range(config)
-    if config.prompts_per_step % config.mini_batches:
-        wrong, allowed = f"is {config.prompts_per_step}", f"a multiple of mini_batches = {config.mini_batches}"
-        raise ParameterError("prompts_per_step", wrong, allowed)
-    if config.train_prompts < config.prompts_per_step:
-        wrong, allowed = f"is {config.train_prompts}", f"prompts_per_step = {config.prompts_per_step} or more"
-        raise ParameterError("train_prompts", wrong, allowed)
+    require_sinks(config.log_to)
+    require_engine(config.engine)
+    if (n_prompts := config.prompts_per_step) % config.mini_batches:
+        raise ParameterError("prompts_per_step", f"is {n_prompts}", f"a multiple of mini_batches {config.mini_batches}")
+    if config.train_prompts < n_prompts:
+        raise ParameterError("train_prompts", f"is {config.train_prompts}", f"prompts_per_step {n_prompts} or more")
     task = get_task(config.task, **config.task_params)
     if not config.model.path:
         demonstrated(task)
@@ -278,34 +284,27 @@ def prepare(config: Config) -> Setup:
 
 def rollout(setup: Setup, tokens: Tokens, engine: RolloutEngine, step: int) -> Batch:
     """Sample the step's prompts and verify the responses."""
-    config, task = setup.config, setup.task
+    config = setup.config
     epoch, part = divmod(step, config.train_prompts // config.prompts_per_step)
     order = prompt_order(config.seed, epoch, config.train_prompts)
     first = part * config.prompts_per_step
     asked = [setup.problems[i] for i in order[first : first + config.prompts_per_step]]
-    prompts = [tokens.encode(problem.prompt) for problem in asked]
     rollouts = engine.generate(
-        prompts,
+        [tokens.encode(problem.prompt) for problem in asked],
         config.group_size,
         temperature=config.temperature,
         max_new_tokens=config.max_new_tokens,
         generator=torch_generator(config.seed, Purpose.SAMPLING, step),
     )
-    problems = [problem for problem in asked for _ in range(config.group_size)]
-    responses, truncated = rollouts.responses(), rollouts.truncated_B.tolist()
-    completions = [tokens.decode(response) for response in responses]
-    correct = verify_all(task, problems, completions, truncated)
-    sequences = Sequences.join([prompt for prompt in prompts for _ in range(config.group_size)], responses)
-    rewards = np.array([float(verdict is True) for verdict in correct]).reshape(-1, config.group_size)
-    return Batch(epoch, task.name, problems, rollouts, sequences, completions, correct, rewards)
+    return Batch.verified(epoch, setup.task, tokens, asked, rollouts)
 
 
 def old_scores(config: Config, model: nn.Module, batch: Batch) -> TokenScores:
     """Log-probabilities and entropies of the policy that sampled."""
-    sampled = batch.rollouts
-    if config.old_logp == "sampler" and sampled.entropy_BT is not None:
-        return TokenScores(sampled.logp_BT, sampled.entropy_BT)
-    return scored(config, model, batch)
+    entropy_BT = batch.rollouts.entropy_BT
+    if config.old_logp == "trainer" or entropy_BT is None:  # vLLM tells no entropies
+        return scored(config, model, batch)
+    return TokenScores(batch.rollouts.logp_BT, entropy_BT)
 
 
 def scored(config: Config, model: nn.Module, batch: Batch) -> TokenScores:
@@ -318,8 +317,7 @@ def update(
 ) -> dict[str, float]:
     """Take one gradient step on each mini-batch; the numbers are means over them, but for the extremes."""
     optimizer.param_groups[0]["lr"] = config.lr * min(1.0, (step + 1) / max(1, config.lr_rise))
-    taken: list[LossStatistics] = []
-    norms = []
+    taken, norms = list[LossStatistics](), list[float]()
     model.train(config.model.gradient_checkpointing)  # done in training mode only; no model has dropout here
     for prompts_p in mini_batches(config.seed, step, config.prompts_per_step, config.mini_batches, config.ppo_epochs):
         mini = material.of_prompts(prompts_p)
@@ -349,4 +347,4 @@ def validate(setup: Setup, tokens: Tokens, engine: RolloutEngine, step: int) -> 
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config))
+    main(from_command_line(Config))

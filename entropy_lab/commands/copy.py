@@ -1,4 +1,4 @@
-"""``entropy-lab copy``: a built-in recipe or study as a file of the user's own."""
+"""``entropy-lab copy``: a built-in recipe, study or preset as a file of the user's own."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import sys
 
 from entropy_lab import recipes
 from entropy_lab.cli import Copy
-from entropy_lab.studies.plan import find_built_in
+from entropy_lab.presets.preset import find_built_in as find_preset
+from entropy_lab.studies.plan import find_built_in as find_study
 
 
 def run(command: Copy) -> None:
     """Copy, and say how the copy is used."""
     kind, _, name = command.recipe.partition("/")
-    if kind == "studies":
-        file = recipes.copy_file(find_built_in(name), command.target)
+    if kind in (find := {"studies": find_study, "presets": find_preset}):
+        file = recipes.copy_file(find[kind](name), command.target)
     else:
         file = recipes.copy(command.recipe, command.target)
     path = file if file.is_absolute() else f"./{file}"
@@ -22,5 +23,6 @@ def run(command: Copy) -> None:
         "figures": f"entropy-lab figures STUDY {path}",
         "trainers": f"entropy-lab train {path} --out RUN",
         "studies": f"entropy-lab study {path} --out STUDY --dry-run",
+        "presets": f"entropy-lab train grpo --preset {path} --out RUN",
     }[kind]
     sys.stdout.write(f"{file}\nuse it: {use}\n")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import tyro
-
+from entropy_lab.studies.command_line import from_command_line
 from entropy_lab.studies.settings import load_trainer
 
 
@@ -21,8 +20,9 @@ def run(trainer: str, words: list[str]) -> None:
     ------
     MissingExtraError
         The trainer needs torch or transformers, and they are not installed.
+    UnknownNameError, ParameterError
+        There is no such preset, or it does not fit the trainer.
     """
     module = load_trainer(trainer)
     first = (module.__doc__ or "").partition("\n\n")[0]
-    config = tyro.cli(module.Config, args=words, prog=f"entropy-lab train {trainer}", description=first)
-    module.main(config)
+    module.main(from_command_line(module.Config, words, prog=f"entropy-lab train {trainer}", about=first))

@@ -17,7 +17,7 @@ from typing import Final, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import save_file
 from torch import nn
 
 from entropy_lab.errors import ParameterError, RunFormatError
@@ -89,7 +89,7 @@ class Checkpoint:
         optimizer: torch.optim.Optimizer,
         controllers: Mapping[str, Controller],
     ) -> Checkpoint:
-        """Take the state of a run; its tensors are the run's own, so save it before the next update.
+        """Take the state of a run; on a processor its tensors are the run's own, so save it before the next update.
 
         Parameters
         ----------
@@ -104,11 +104,11 @@ class Checkpoint:
         """
         parameters = dict(model.named_parameters())
         moments = {
-            f"{key}/{name}": value
+            f"{key}/{name}": value.cpu()
             for name, parameter in parameters.items()
             for key, value in optimizer.state.get(parameter, {}).items()
         }
-        weights = {name: parameter.detach() for name, parameter in parameters.items()}
+        weights = {name: parameter.detach().cpu() for name, parameter in parameters.items()}
         states = {name: dict(controller.state()) for name, controller in controllers.items()}
         return cls(step, seconds, weights, moments, states)
 
@@ -138,7 +138,9 @@ class Checkpoint:
         optimizer.state.clear()
         for name, value in self.moments.items():
             key, _, of = name.partition("/")
-            optimizer.state[parameters[of]][key] = value.clone()
+            # AdamW keeps its count of steps on the processor wherever the parameters are.
+            device = parameters[of].device if value.ndim else value.device
+            optimizer.state[parameters[of]][key] = value.to(device, copy=True)
         for name, controller in controllers.items():
             controller.restore(self.controllers[name])
 
@@ -165,7 +167,10 @@ class Checkpoint:
         tensors = {f"{_WEIGHT}/{name}": value for name, value in self.weights.items()} | dict(self.moments)
         facts = json.dumps({"step": self.step, "seconds": self.seconds, "controllers": dict(self.controllers)})
         with replacing(file) as temporary:
-            temporary.write_bytes(save(tensors, {"format": _FORMAT, "facts": facts, "sha256": _digest(tensors, facts)}))
+            try:  # straight from the tensors: bytes in between would take their memory twice more
+                save_file(tensors, temporary, {"format": _FORMAT, "facts": facts, "sha256": _digest(tensors, facts)})
+            except SafetensorError as error:
+                raise OSError(str(error)) from error
             # The steps that it stands for must be on the disk before it: power cuts keep no order of their own.
             os.sync()
         try:
@@ -268,5 +273,5 @@ def _digest(tensors: Mapping[str, torch.Tensor], facts: str) -> str:
     found = hashlib.sha256(facts.encode())
     for name, value in sorted(tensors.items()):
         found.update(f"\n{name} {value.dtype} {tuple(value.shape)}\n".encode())
-        found.update(value.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        found.update(value.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return found.hexdigest()

@@ -9,6 +9,8 @@ from typing import Protocol
 import torch
 from torch import nn
 
+from entropy_lab.errors import ParameterError
+
 
 @dataclass(frozen=True)
 class Rollouts:
@@ -45,6 +47,26 @@ class Rollouts:
         """Token ids of each response, without padding."""
         rows = zip(self.token_ids_BT.tolist(), self.n_tokens_B.tolist(), strict=True)
         return [ids[:n_tokens] for ids, n_tokens in rows]
+
+
+def require_possible(prompts: Sequence[Sequence[int]], n: int, temperature: float, max_new_tokens: int) -> None:
+    """Refuse what no engine can answer.
+
+    Parameters
+    ----------
+    prompts, n, temperature, max_new_tokens
+        As in `RolloutEngine.generate`.
+
+    Raises
+    ------
+    ParameterError
+        When there is no prompt, a prompt is empty, or `n`, `temperature` or `max_new_tokens` is not positive.
+    """
+    if not prompts or not all(prompts):
+        raise ParameterError("prompts", "are missing or have an empty one", "one token or more in each")
+    for name, value in (("n", n), ("temperature", temperature), ("max_new_tokens", max_new_tokens)):
+        if not value > 0:
+            raise ParameterError(name, f"is {value}", "above 0")
 
 
 class RolloutEngine(Protocol):

@@ -76,29 +76,3 @@ def evaluate(
             columns["temperature"].append(0.0 if greedy else temperature)
             columns["n_tokens"].append(len(response))
     return columns
-
-
-def greedy_accuracy(columns: Columns) -> float:
-    """Mean over benchmarks of the share of problems that greedy decoding solves.
-
-    Parameters
-    ----------
-    columns
-        From `evaluate`.
-
-    Returns
-    -------
-    float
-        In [0, 1]; NaN when nothing was answered greedily.
-
-    Examples
-    --------
-    >>> greedy_accuracy({"benchmark": ["a", "a", "b"], "greedy": [True, True, True], "correct": [True, False, True]})
-    0.75
-    """
-    verdicts: dict[object, list[bool]] = {}
-    for benchmark, greedy, correct in zip(columns["benchmark"], columns["greedy"], columns["correct"], strict=True):
-        if greedy:
-            verdicts.setdefault(benchmark, []).append(correct is True)
-    shares = [sum(each) / len(each) for each in verdicts.values()]
-    return sum(shares) / len(shares) if shares else float("nan")

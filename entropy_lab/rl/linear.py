@@ -50,7 +50,8 @@ class _OneDnnLinear(nn.Linear):
     """A linear layer without bias; the class of an existing layer is changed to it, so weights and names stay."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        if input[..., 0].numel() % _ROWS:
+        # Autocast knows nothing of this operator: under it, types would not match, or stay float32 unnoticed.
+        if input[..., 0].numel() % _ROWS or torch.is_autocast_enabled(input.device.type):
             return super().forward(input)
         product: torch.Tensor = _Product.apply(input, self.weight)  # type: ignore[no-untyped-call]
         return product

@@ -11,7 +11,7 @@ from torch.autograd.function import once_differentiable
 
 from entropy_lab.errors import ParameterError
 
-_BLOCK_MIB: Final = {"cpu": 8.0, "cuda": 256.0}
+BLOCK_MIB: Final = {"cpu": 8.0, "cuda": 256.0}
 """On a processor a block stays in its cache; on a GPU it is large enough for its matrix units."""
 _DTYPES: Final = (torch.float32, torch.bfloat16, torch.float64)
 
@@ -87,7 +87,7 @@ def linear_logp_entropy(
     >>> hidden_ND.grad[0].tolist()
     [0.0, -1.0]
     """
-    block_mib = _BLOCK_MIB.get(hidden_ND.device.type, 256.0) if block_mib is None else block_mib
+    block_mib = BLOCK_MIB.get(hidden_ND.device.type, 256.0) if block_mib is None else block_mib
     for name, value in (("temperature", temperature), ("block_mib", block_mib)):
         if not 0 < value < math.inf:
             raise ParameterError(name, f"is {value}", "above 0 and finite")

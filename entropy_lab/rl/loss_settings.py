@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, Final
 
+from entropy_lab.advantages import Modulation
 from entropy_lab.advantages.parameters import Choice, Real
 from entropy_lab.errors import ParameterError
 from entropy_lab.rl.covariance_clip import ClipCov, KlCov
@@ -117,12 +118,28 @@ class LossSettings:
         defaults = {each.name: each.default for each in fields(LossSettings)}
         return {name: getattr(self, name) for name in _SPOKEN if getattr(self, name) != defaults[name]}
 
-    def spoken(self) -> list[str]:
-        """Give them as they are spoken of, for a legend.
+    def method(self, modulation: Modulation, label: str = "") -> dict[str, Any]:
+        """Name the method: the advantages, and what was changed in the loss beside them.
+
+        Parameters
+        ----------
+        modulation
+            The advantages.
+        label
+            For legends, instead of one made from the names.
+
+        Returns
+        -------
+        dict
+            ``method`` of run.json.
 
         Examples
         --------
-        >>> LossSettings(clip_high=0.28, kl_cov=0.002).spoken()
-        ['clip high 0.28', 'KL-Cov 0.002']
+        >>> from entropy_lab.advantages import modulation
+        >>> LossSettings(clip_high=0.28, kl_cov=0.002).method(modulation("grpo"))["label"]
+        'GRPO + clip high 0.28 + KL-Cov 0.002'
         """
-        return [f"{_SPOKEN[name]} {value}" for name, value in self.changed().items()]
+        changed = self.changed()
+        spoken = [modulation.label, *(f"{_SPOKEN[name]} {value}" for name, value in changed.items())]
+        params = {**modulation.params, **changed}
+        return {"name": modulation.name, "params": params, "label": label or " + ".join(spoken)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Annotated, Any
 
@@ -67,30 +67,18 @@ class Policy:
     """Texts to token ids and back."""
     name: str
     """For run.json."""
-
-    def require_context(self, asked: Iterable[Sequence[Problem]], max_new_tokens: int) -> None:
-        """Refuse prompts and responses that are longer together than what the model was made for.
-
-        Parameters
-        ----------
-        asked
-            Sets of problems.
-        max_new_tokens
-            Length limit of a response.
-
-        Raises
-        ------
-        ParameterError
-            When they are.
-        """
-        context = getattr(self.model.config, "max_position_embeddings", None)
-        longest = max(len(self.tokens.encode(problem.prompt)) for problems in asked for problem in problems)
-        if context is not None and longest + max_new_tokens > context:
-            wrong = f"is {max_new_tokens}, and the longest prompt has {longest} tokens"
-            raise ParameterError("max_new_tokens", wrong, f"together at most the model's {context}")
+    room: int
+    """Most tokens of a prompt and its response together."""
 
 
-def make_policy(settings: PolicySettings, task: Task, base: WarmStart, progress: TrainingProgress) -> Policy:
+def make_policy(
+    settings: PolicySettings,
+    task: Task,
+    base: WarmStart,
+    progress: TrainingProgress,
+    asked: Iterable[Problem],
+    max_new_tokens: int,
+) -> Policy:
     """Load the pretrained model, or make the small one and train it on demonstrations.
 
     Parameters
@@ -103,6 +91,10 @@ def make_policy(settings: PolicySettings, task: Task, base: WarmStart, progress:
         Warm start of the small model; not used for a pretrained one.
     progress
         Shows the warm start.
+    asked
+        All problems that it will be given.
+    max_new_tokens
+        Length limit of a response.
 
     Returns
     -------
@@ -114,7 +106,8 @@ def make_policy(settings: PolicySettings, task: Task, base: WarmStart, progress:
     UnknownNameError
         There is no such pretrained model.
     ParameterError
-        Model, tokenizer and settings do not fit together, or a small model has a task without demonstrations.
+        Model, tokenizer and settings do not fit together; a small model has a task without demonstrations; or a prompt
+        and its response may be longer than what the model was made for.
     OutputError
         The warm-started weights cannot be kept.
     """
@@ -132,4 +125,9 @@ def make_policy(settings: PolicySettings, task: Task, base: WarmStart, progress:
         # Renamed in transformers 5.2x; both take the arguments of torch.utils.checkpoint first.
         enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
         enable({"use_reentrant": False})
-    return Policy(model, tokens, name)
+    longest = max((len(tokens.encode(problem.prompt)) for problem in asked), default=0)
+    context = getattr(model.config, "max_position_embeddings", None)
+    if context is not None and longest + max_new_tokens > context:
+        wrong = f"is {max_new_tokens}, and the longest prompt has {longest} tokens"
+        raise ParameterError("max_new_tokens", wrong, f"together at most the model's {context}")
+    return Policy(model, tokens, name, longest + max_new_tokens)

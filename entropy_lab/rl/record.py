@@ -11,9 +11,11 @@ import torch
 from numpy.typing import NDArray
 
 from entropy_lab.rl.engine import Rollouts
+from entropy_lab.rl.engine_agreement import sampler_agreement
 from entropy_lab.rl.logprobs import Sequences, TokenScores
+from entropy_lab.rl.tokens import Tokens
 from entropy_lab.rl.update import LossStatistics, Objective
-from entropy_lab.tasks.task import Problem
+from entropy_lab.tasks.task import Problem, Task, verify_all
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,33 @@ class Batch:
     """The verifier's verdicts."""
     rewards: NDArray[np.float64]
     """Shape (prompts, G): 1 for correct, else 0."""
+
+    @classmethod
+    def verified(cls, epoch: int, task: Task, tokens: Tokens, asked: Sequence[Problem], rollouts: Rollouts) -> Batch:
+        """Verify the responses to some problems, and put all together that is known of them.
+
+        Parameters
+        ----------
+        epoch
+            Pass over the training prompts.
+        task
+            Verifies.
+        tokens
+            Of the policy.
+        asked
+            The problems, one for each prompt.
+        rollouts
+            As many responses to each.
+        """
+        group_size = len(rollouts.n_tokens_B) // len(asked)
+        problems = [problem for problem in asked for _ in range(group_size)]
+        prompts = [prompt for problem in asked for prompt in [tokens.encode(problem.prompt)] * group_size]
+        responses = rollouts.responses()
+        completions = [tokens.decode(response) for response in responses]
+        correct = verify_all(task, problems, completions, rollouts.truncated_B.tolist())
+        rewards = np.array([float(verdict is True) for verdict in correct]).reshape(-1, group_size)
+        sequences = Sequences.join(prompts, responses)
+        return cls(epoch, task.name, problems, rollouts, sequences, completions, correct, rewards)
 
 
 def rollout_columns(
@@ -91,25 +120,26 @@ def rollout_columns(
     }
 
 
-def step_metrics(batch: Batch, entropy_BT: torch.Tensor) -> dict[str, float]:
+def step_metrics(batch: Batch, before: TokenScores) -> dict[str, float]:
     """Reduce a step's rollouts to the numbers of ``metrics.jsonl``.
 
     Parameters
     ----------
     batch
         B rollouts.
-    entropy_BT
-        Entropy of each response token before the update, in nats, 0 at padding.
+    before
+        Scores of their tokens under the policy before the update.
 
     Returns
     -------
     dict of str to float
         ``entropy`` is the mean over tokens; ``n_tokens`` a sum; ``all_solved`` and ``none_solved`` are shares of the
-        groups whose rewards are all 1 or all 0; the others are means over rollouts.
+        groups whose rewards are all 1 or all 0; the agreement of engine and trainer as `sampler_agreement` has it; the
+        others are means over rollouts.
     """
     n_tokens_B, solved = batch.rollouts.n_tokens_B.double(), batch.rewards.mean(1)
     return {
-        "entropy": float(entropy_BT.double().sum() / n_tokens_B.sum()),
+        "entropy": float(before.entropy_BT.double().sum() / n_tokens_B.sum()),
         "reward": float(batch.rewards.mean()),
         "n_tokens": int(n_tokens_B.sum()),
         "mean_length": float(n_tokens_B.mean()),
@@ -117,6 +147,7 @@ def step_metrics(batch: Batch, entropy_BT: torch.Tensor) -> dict[str, float]:
         "all_solved": float((solved == 1).mean()),
         "none_solved": float((solved == 0).mean()),
         "unverified": sum(verdict is None for verdict in batch.correct) / len(batch.correct),
+        **sampler_agreement(batch.rollouts.logp_BT, before.logp_BT, batch.sequences.mask_BT),
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import is_dataclass
 from difflib import get_close_matches
@@ -11,6 +12,7 @@ from typing import Any, get_type_hints
 
 from entropy_lab import recipes
 from entropy_lab.errors import MissingExtraError, ParameterError, UnknownNameError
+from entropy_lab.presets.preset import read_preset
 
 
 def load_trainer(name: str) -> ModuleType:
@@ -52,7 +54,7 @@ def configured(config_class: type[Any], where: str, values: Mapping[str, Any], o
     where
         What to name in an error, such as ``study.toml: methods.grpo``.
     values
-        Field -> value, without ``out``.
+        Field -> value, without ``out``. With ``preset``, they are laid over that of this name, see `Preset.under`.
     out
         Directory of the run.
 
@@ -64,7 +66,7 @@ def configured(config_class: type[Any], where: str, values: Mapping[str, Any], o
     Raises
     ------
     UnknownNameError
-        There is no such field.
+        There is no such field, or no such preset.
     ParameterError
         A value has another type than its field.
 
@@ -81,16 +83,51 @@ def configured(config_class: type[Any], where: str, values: Mapping[str, Any], o
     Traceback (most recent call last):
     entropy_lab.errors.ParameterError: mine.toml: lr: is '1'; input should be a valid number
     """
-    checked = _checked(config_class, where, values)
-    return config_class(**checked, out=out)
+    if "preset" in values:
+        own = {name: value for name, value in values.items() if name != "preset"}
+        if not isinstance(values["preset"], str):
+            raise ParameterError(f"{where}: preset", f"is {values['preset']!r}", "a text")
+        preset = read_preset(values["preset"])
+        checked(config_class, preset.where, preset.values)
+        values = preset.under(own)
+    return config_class(**checked(config_class, where, values), out=out)
 
 
-def _checked(kind: type[Any], where: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Check names and types of a dataclass's fields; those that are dataclasses themselves are made."""
+def checked(kind: type[Any], where: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Check names and types of a dataclass's fields.
+
+    Parameters
+    ----------
+    kind
+        The dataclass.
+    where
+        What to name in an error.
+    values
+        Field -> value, as TOML has it: lists for tuples, texts for paths, tables for dataclasses.
+
+    Returns
+    -------
+    dict of str to object
+        Field -> value of its type.
+
+    Raises
+    ------
+    UnknownNameError, ParameterError
+        As `configured`.
+
+    Examples
+    --------
+    >>> from dataclasses import dataclass
+    >>> @dataclass
+    ... class Config:
+    ...     log_to: tuple[str, ...] = ()
+    >>> checked(Config, "mine.toml", {"log_to": ["wandb"]})
+    {'log_to': ('wandb',)}
+    """
     from pydantic import TypeAdapter, ValidationError
 
     known = get_type_hints(kind)
-    checked: dict[str, Any] = {}
+    typed: dict[str, Any] = {}
     for name, value in values.items():
         if name not in known:
             close = get_close_matches(name, known, n=1)
@@ -98,10 +135,10 @@ def _checked(kind: type[Any], where: str, values: Mapping[str, Any]) -> dict[str
             raise UnknownNameError(where, f"there is no setting {name!r}", "one of the trainer's", hint)
         try:
             if is_dataclass(known[name]) and isinstance(value, Mapping):
-                checked[name] = known[name](**_checked(known[name], f"{where}.{name}", value))
+                typed[name] = known[name](**checked(known[name], f"{where}.{name}", value))
             else:
-                checked[name] = TypeAdapter(known[name]).validate_python(value, strict=True)
+                typed[name] = TypeAdapter(known[name]).validate_json(json.dumps(value, default=str), strict=True)
         except ValidationError as error:
             wrong = str(error.errors()[0]["msg"])
             raise ParameterError(f"{where}: {name}", f"is {value!r}", wrong[:1].lower() + wrong[1:]) from error
-    return checked
+    return typed
