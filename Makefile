@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-math test-vllm check lint types docs wheel test-lowest fuzz kill bench clean
+.PHONY: help demo test test-math test-vllm test-trl test-logging check lint types docs wheel test-lowest fuzz kill bench clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -25,7 +25,7 @@ demo: .venv/train  ## train the tiny default, analyse it, draw the figures
 	@$(BIN)/entropy-lab demo
 
 test: .venv/dev  ## run every test (under 5 minutes on 2 cores)
-	$(BIN)/python -m pytest -q --doctest-modules entropy_lab tests
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --doctest-modules entropy_lab tests --ignore-glob='*/full_*.py'
 
 test-math: .venv/dev  ## every gold answer of six sets against itself, and hostile answers (minutes)
 	$(BIN)/python -m pytest -q -s tests/full_math_sets.py
@@ -37,6 +37,31 @@ test-math: .venv/dev  ## every gold answer of six sets against itself, and hosti
 
 test-vllm: .venv-vllm/ready  ## the rollout engine with the real vLLM, on the processor (minutes)
 	OMP_NUM_THREADS=1 .venv-vllm/bin/python -m pytest -q tests/full_vllm.py
+
+.venv-logging/ready: pyproject.toml constraints.txt
+	@echo "setting up .venv-logging (minutes, once; the log is .venv-logging/install.log) …"
+	@$(PYTHON) -m venv .venv-logging
+	@{ .venv-logging/bin/pip install -c constraints.txt torch pytest && \
+	  .venv-logging/bin/pip install -c constraints.txt -e '.[train,tensorboard,wandb,trackio]'; } \
+	  > .venv-logging/install.log 2>&1 || { tail -n 20 .venv-logging/install.log; exit 1; }
+	@touch $@
+
+test-logging: .venv-logging/ready  ## runs in TensorBoard, Weights & Biases and trackio, offline (minutes)
+	OMP_NUM_THREADS=1 .venv-logging/bin/python -m pytest -q tests/full_logging.py
+
+.venv-trl/ready: .ci/trl pyproject.toml constraints.txt
+	@echo "setting up .venv-trl, the newest TRL (1.5 GB, minutes, once; the log is .venv-trl/install.log) …"
+	@PYTHON=$(PYTHON) bash .ci/trl
+	@touch $@
+
+.venv-trl-oldest/ready: .ci/trl pyproject.toml constraints.txt
+	@echo "setting up .venv-trl-oldest, the oldest TRL (1.5 GB, minutes, once; the log is .venv-trl-oldest/install.log) …"
+	@PYTHON=$(PYTHON) TRL_VERSION=1.0.0 TRL_VENV=.venv-trl-oldest bash .ci/trl
+	@touch $@
+
+test-trl: .venv-trl/ready .venv-trl-oldest/ready  ## our estimators and our record in the newest and the oldest TRL (minutes)
+	OMP_NUM_THREADS=1 .venv-trl/bin/python -m pytest -q tests/full_trl.py
+	OMP_NUM_THREADS=1 .venv-trl-oldest/bin/python -m pytest -q tests/full_trl.py
 
 check: lint types docs wheel  ## what CI runs beside the tests
 
@@ -67,4 +92,4 @@ bench: .venv/dev  ## measure analyze beside DuckDB and pandas
 	$(BIN)/python benchmarks/group_table.py
 
 clean:  ## remove what the targets made
-	rm -rf .venv .venv-vllm dist demo demo-* .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-vllm .venv-trl .venv-trl-oldest .venv-logging dist demo demo-* .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -69,7 +69,7 @@ def plain(hidden_ND: torch.Tensor, weight_VD: torch.Tensor, token_N: torch.Tenso
 
 def with_trl(hidden_ND: torch.Tensor, weight_VD: torch.Tensor, token_N: torch.Tensor) -> Values:
     """Call the two functions that TRL's GRPO trainer calls on its logits, of the model's type."""
-    from trl.trainer.utils import entropy_from_logits, selective_log_softmax  # type: ignore[import-not-found]
+    from trl.trainer.utils import entropy_from_logits, selective_log_softmax
 
     logits_NV = hidden_ND @ weight_VD.t()
     return selective_log_softmax(logits_NV, token_N), entropy_from_logits(logits_NV)

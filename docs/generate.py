@@ -4,13 +4,16 @@ A part stands between ``<!-- generated: NAME -->`` and ``<!-- end -->``.
 Run ``python docs/generate.py`` to fill them, with ``--check`` to fail where one is stale.
 """
 
+import ast
 import contextlib
 import io
+import itertools
 import json
 import os
 import re
 import statistics
 import sys
+import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -21,6 +24,10 @@ from entropy_lab.claims.quantities import QUANTITIES
 from entropy_lab.claims.registered import FAMILIES
 from entropy_lab.claims.wording import markdown
 from entropy_lab.cli import main as command_line
+from entropy_lab.diagnosis import advantages as advantage_checks
+from entropy_lab.diagnosis import checks, entropy, exchange, groups, lengths, payoff, rows, updates
+from entropy_lab.diagnosis.registry import CHECKS
+from entropy_lab.diagnosis.signals import SIGNALS
 from entropy_lab.figure import tables_of
 from entropy_lab.plots.collect import collect
 from entropy_lab.plots.series import RunTables
@@ -78,6 +85,57 @@ def quantities() -> str:
         beside = ", ".join(f"`{companion}`" for companion in quantity.companions)
         rows.append(f"| `{name}` | {quantity.unit} | {quantity.meaning} | {beside} |\n")
     return head + "".join(rows)
+
+
+def findings() -> str:
+    """Tabulate what a diagnosis looks for, with what it needs and where that is from."""
+    head = "| name | title | rule | needs | reference |\n|---|---|---|---|---|\n"
+    lines = []
+    for check in CHECKS.values():
+        rule = " ".join((check.judge.__doc__ or "").split()).removeprefix("Find ")
+        needs = "; ".join(" or ".join(f"`{name}`" for name in names) for names in check.needs)
+        lines.append(f"| `{check.name}` | {check.title} | {rule} | {needs} | {check.reference} |\n")
+    return head + "".join(lines)
+
+
+def signals() -> str:
+    """Tabulate the quantities that a diagnosis looks at."""
+    head = "| signal | meaning | from columns | or from metrics |\n|---|---|---|---|\n"
+    rows = []
+    for name, signal in SIGNALS.items():
+        cells = (", ".join(f"`{one}`" for one in given) for given in (signal.columns, signal.metrics))
+        rows.append(f"| `{name}` | {signal.meaning} | " + " | ".join(cells) + " |\n")
+    return head + "".join(rows)
+
+
+def thresholds() -> str:
+    """Tabulate the constants of the rules, with what they say of themselves."""
+    head = "| where | constant | value | meaning |\n|---|---|---|---|\n"
+    lines = []
+    for module in (checks, entropy, payoff, exchange, updates, advantage_checks, groups, lengths, rows):
+        file = Path(str(module.__file__))
+        body = ast.parse(file.read_text(encoding="utf-8")).body
+        for one, after in itertools.pairwise(body):
+            told = after.value.value if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) else None
+            if isinstance(one, ast.AnnAssign) and isinstance(one.target, ast.Name) and isinstance(told, str):
+                value = getattr(module, one.target.id)
+                if isinstance(value, float) or (isinstance(value, int) and not one.target.id.startswith("_")):
+                    meaning = " ".join(told.split())
+                    lines.append(f"| `{file.name}` | `{one.target.id}` | {value:g} | {meaning} |\n")
+    return head + "".join(lines)
+
+
+def framework_settings() -> str:
+    """Tabulate what the frameworks call the settings that advice is about."""
+    with (Path(str(checks.__file__)).parent / "frameworks.toml").open("rb") as file:
+        table = {name: parts.get("settings", {}) for name, parts in tomllib.load(file).items()}
+    named = {framework: settings for framework, settings in table.items() if settings}
+    settings = dict.fromkeys(setting for known in named.values() for setting in known)
+    lines = ["| setting | " + " | ".join(named) + " |", "|---" * (1 + len(named)) + "|"]
+    for setting in settings:
+        cells = (f"`{known[setting]}`" if setting in known else "" for known in named.values())
+        lines.append(f"| {setting} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
 
 
 def recipe_list() -> str:
@@ -146,11 +204,16 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "modulations": lambda: formulas(advantages.modulation_names()),
     "claims": claims,
     "quantities": quantities,
+    "findings": findings,
+    "signals": signals,
+    "thresholds": thresholds,
+    "framework-settings": framework_settings,
     "recipes": recipe_list,
     "help": help_text(),
     "help-analyze": help_text("analyze"),
     "help-figures": help_text("figures"),
     "help-claims": help_text("claims"),
+    "help-diagnose": help_text("diagnose"),
     "help-study": help_text("study"),
     "study-verdicts": audited(0),
     "study-numbers": audited(1),

@@ -137,8 +137,8 @@ def row_breaches(frame: pl.DataFrame, columns: Mapping[str, Column], step: int |
         series, column = frame[name], columns.get(name)
         if column is None:
             continue
-        # `correct` is required as a column, but null is one of its values: not verified. `reward` is the other way round:
-        # a source may keep none at all, but where it does, every rollout has one.
+        # `correct` is required as a column, but null is one of its values: not verified. `reward` is the other way
+        # round: a source may keep none at all, but where it does, every rollout has one.
         if (name == "reward" or (column.required and name != "correct")) and series.null_count():
             yield _breach(frame, series.is_null().to_numpy(), name, "a value in every row")
         if column.dtype.startswith("Float"):

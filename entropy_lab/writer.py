@@ -7,6 +7,7 @@ import math
 import sys
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
     Columns = Mapping[str, Any] | pl.DataFrame | pd.DataFrame
 
+_WITH_REWARD: Final = {**ROLLOUTS, "reward": replace(ROLLOUTS["reward"], required=True)}
+"""A run may have been read from a source that keeps no rewards; a training loop has them."""
 _SOFTWARE: Final = ("entropy-lab", "numpy", "polars", "torch", "transformers", "vllm")
 
 
@@ -44,6 +47,8 @@ class RunWriter:
         What the run was, each optional; ``setting`` names what methods are compared on, where it is not the model.
     config
         The whole configuration, JSON values.
+    without_rewards
+        True to take rollouts without a ``reward`` too: for a source that keeps none.
 
     Raises
     ------
@@ -73,8 +78,10 @@ class RunWriter:
         task: str | None = None,
         setting: str | None = None,
         config: Mapping[str, Any] | None = None,
+        without_rewards: bool = False,
     ) -> None:
         self.path = Path(path)
+        self._table = ROLLOUTS if without_rewards else _WITH_REWARD
         require_free(self.path)
         facts = {"group_size": group_size, "seed": seed, "model": model, "task": task, "setting": setting}
         self._write_info(
@@ -146,6 +153,7 @@ class RunWriter:
         except OSError as error:
             raise cannot_write(run.path, error) from error
         writer = cls.__new__(cls)
+        writer._table = _WITH_REWARD
         writer.path = run.path
         return writer
 
@@ -181,7 +189,7 @@ class RunWriter:
         """
         file = self.path / "rollouts" / f"step-{step:06d}.parquet"
         frame = _conformed(columns, ROLLOUTS, step)
-        _demand(frame, ROLLOUTS, step, str(file), KEY)
+        _demand(frame, self._table, step, str(file), KEY)
         solved = pl.col("correct").mean().over("group_id").cast(pl.Float32).alias("group_accuracy")
         frame = frame.with_columns(solved).sort("group_id", "sample", maintain_order=True)
         frame = frame.select(_ordered(frame.columns, ROLLOUTS))

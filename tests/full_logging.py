@@ -7,17 +7,21 @@ import json
 import math
 import os
 import signal
+import socket
 import sqlite3
 import struct
 import subprocess
 import sys
+import time
 from pathlib import Path
+from urllib.parse import quote
+from urllib.request import urlopen
 
 import numpy as np
 import pytest
 
 from entropy_lab.errors import OutputError
-from entropy_lab.rl.sinks import SINKS, accuracies, open_sinks
+from entropy_lab.rl.sinks import SINKS, LoggedRun, accuracies, open_sinks
 from entropy_lab.rl.sinks.sink import numbers
 from entropy_lab.run import open_run
 from entropy_lab.writer import RunWriter
@@ -73,11 +77,16 @@ def recorded(path):
     return {row["step"]: numbers(row) | validated.get(row["step"], {}) for row in run.metrics().iter_rows(named=True)}
 
 
+def told_of(path):
+    return LoggedRun.of(open_run(path))
+
+
 def from_tensorboard(path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(path / "tensorboard"), size_guidance={"scalars": 0, "tensors": 0}).Reload()
-    assert "GRPO" in events.Tensors("config/text_summary")[0].tensor_proto.string_val[0].decode()
+    [config] = events.Tensors("config/text_summary")
+    assert f'"group": "{told_of(path).group}"' in config.tensor_proto.string_val[0].decode()
     rows = {}
     for tag in events.Tags()["scalars"]:
         for event in events.Scalars(tag):
@@ -108,12 +117,12 @@ def wandb_records(file):
 
 
 def from_wandb(path):
-    rows, ids = {}, set()
+    rows, ids, told = {}, set(), told_of(path)
     for file in sorted(path.glob("wandb/offline-run-*/*.wandb")):
         for record in wandb_records(file):
             if record.HasField("run"):
                 ids.add(record.run.run_id)
-                assert (record.run.display_name, record.run.run_group) == (path.name, "Countdown / GRPO")
+                assert (record.run.display_name, record.run.run_group) == (told.name, told.group)
                 assert record.run.project == "entropy-lab"
             if record.HasField("history"):
                 items = {item.key or ".".join(item.nested_key): item for item in record.history.item}
@@ -129,8 +138,8 @@ def from_trackio(path):
 
     name = json.loads((path / "sinks.json").read_text())["trackio"]["name"]
     [run] = [run for run in trackio.Api().runs("entropy-lab") if run.name == name]
-    assert run.config["method"] == "GRPO"
-    assert run.config["_Group"] == "Countdown / GRPO"
+    told = told_of(path)
+    assert (run.config["_Group"], run.config["method"]) == (told.group, told.config["method"])
     [database] = Path(os.environ["TRACKIO_DIR"]).glob("*.db")
     rows = {}
     for step, values in sqlite3.connect(database).execute(
@@ -166,6 +175,13 @@ def assert_same(found, expected, name):
         if name == "tensorboard":  # event files hold float32
             values = {tag: float(np.float32(value)) for tag, value in values.items()}
         assert found[step] == values, step
+
+
+def untimed(rows):
+    return {
+        step: {name: value for name, value in values.items() if not name.startswith("train/time")}
+        for step, values in rows.items()
+    }
 
 
 def test_every_sink_has_a_reader():
@@ -205,6 +221,31 @@ def test_a_sink_that_is_asked_for_later_gets_the_run_from_its_beginning(tmp_path
         assert_same(read(tmp_path / "later"), recorded(tmp_path / "later"), name)
 
 
+def test_the_trainer_itself_interrupted_and_resumed(tmp_path):
+    sizes = {"hidden": 32, "layers": 1, "heads": 2, "kv_heads": 1, "head_dim": 16, "feed_forward": 32}
+    small = {"warm_start_steps": 2, "train_prompts": 8, "prompts_per_step": 4, "group_size": 2, "mini_batches": 2}
+    often = {"steps": 12, "checkpoint_every": 5, "eval_every": 3, "eval_problems": 4, "eval_samples": 2}
+    settings = {**small, **often, **{f"model.{name}": size for name, size in sizes.items()}}
+    run = tmp_path / "trained"
+    words = [sys.executable, "-m", "entropy_lab.cli", "train", "grpo", "--out", str(run), "--log-to", *SINKS]
+    words += [word for name, value in settings.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    environment = {**os.environ, "ENTROPY_LAB_CACHE": str(tmp_path / "cache")}
+    metrics = run / "metrics.jsonl"
+    with subprocess.Popen(words, env=environment) as first:
+        while first.poll() is None and not (metrics.exists() and metrics.read_text().count("\n") >= 7):
+            time.sleep(0.01)
+        first.send_signal(signal.SIGINT)
+        assert first.wait(timeout=120) == 130
+    done = subprocess.run([*words, "--resume"], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    expected = recorded(run)
+    assert sorted(expected) == list(range(12))
+    assert {"validation/greedy", "validation/avg_at_2"} <= expected[3].keys()
+    assert_same(from_tensorboard(run), expected, "tensorboard")
+    for name in ("wandb", "trackio"):  # what was made again is there as it was the first time: equal but for times
+        assert_same(untimed(READERS[name](run)), untimed(expected), name)
+
+
 def test_two_runs_of_one_name_stay_apart(tmp_path):
     for place in ("a", "b"):
         assert start(tmp_path / place / "same", ["trackio"], 3).returncode == 0
@@ -215,31 +256,25 @@ def test_two_runs_of_one_name_stay_apart(tmp_path):
 
 def test_tensorboard_itself_shows_every_step_once(tmp_path):
     """TensorBoard's server reads event files with a reader of its own, in Rust."""
-    import socket
-    import time
-    from urllib.parse import quote
-    from urllib.request import urlopen
-
     start(tmp_path / "shown", ["tensorboard"], 12, 6, "kill")
     start(tmp_path / "shown", ["tensorboard"], 12)
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
     words = ["--logdir", str(tmp_path), "--port", str(port), "--reload_interval", "1"]
-    server = subprocess.Popen([sys.executable, "-m", "tensorboard.main", *words], stderr=subprocess.DEVNULL)
     address = f"http://localhost:{port}/data/plugin/scalars/scalars?tag={quote('train/entropy')}&run="
-    try:
+    words = [sys.executable, "-m", "tensorboard.main", *words]
+    with subprocess.Popen(words, stderr=subprocess.DEVNULL) as server:
         for _ in range(120):
             try:
-                shown = json.load(urlopen(address + quote("shown/tensorboard", safe="")))
+                with urlopen(address + quote("shown/tensorboard", safe="")) as answer:
+                    shown = json.load(answer)
             except OSError:  # not up yet, or has not read the run yet
                 shown = []
             if len(shown) == 12:
                 break
             time.sleep(0.5)
-    finally:
         server.terminate()
-        server.wait()
     expected = recorded(tmp_path / "shown")
     assert [(step, np.float32(value)) for _, step, value in shown] == [
         (step, np.float32(values["train/entropy"])) for step, values in expected.items()

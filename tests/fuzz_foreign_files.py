@@ -16,6 +16,7 @@ from collections import Counter
 from pathlib import Path
 
 from entropy_lab.cli import main as command_line
+from tests import foreign_token_samples as tokens
 from tests.foreign_samples import (
     lines,
     tfevents,
@@ -55,7 +56,27 @@ def make_runs(folder: Path) -> list[Path]:
     for name, text in texts.items():
         (folder / name).parent.mkdir()
         (folder / name).write_text(text)
+    make_token_runs(folder)
     return sorted(folder.iterdir())
+
+
+def make_token_runs(folder: Path) -> None:
+    small = {"n_prompts": 2, "group": 2}
+    for name in ("nemo_rl", "slime", "open_instruct", "skyrl", "tinker"):
+        getattr(tokens, name)(folder / name, (1, 2), **small)
+    tokens.skyrl(folder / "skyrl_rewards", (1,), {"uids": ["a", "a", "b", "b"]}, rewards=True, **small)
+    tokens.prime_rl_exports(folder / "prime_rl", (1, 2), **small)
+    tokens.prime_rl_episodes(folder / "prime_rl", (1, 2), **small)
+    tokens.prime_rl_episodes(folder / "episodes", (1, 2), **small)
+    tokens.prime_rl_episodes(folder / "episodes", (2,), kind="eval", subset="all", **small)
+    rows = [{"step": step, "time": float(k), "entropy/all/mean": 0.5} for k, step in enumerate((1, 1, 2))]
+    tokens.metrics_file(folder / "prime_rl" / "metrics.jsonl", rows)
+    tokens.areal(folder / "areal", (0, 1), **small)
+    tokens.areal(folder / "areal", (1,), place="eval-rollout", **small)
+    tokens.roll_rows(folder / "roll", (0, 1), **small)
+    tokens.roll_columns(folder / "roll", (0, 1), **small)
+    tokens.roll_columns(folder / "roll_columns", (0, 1), **small)
+    tokens.tinker(folder / "tinker", (1,), name="eval_gsm8k", **small)
 
 
 def damaged(data: bytes, rng: random.Random) -> bytes:
@@ -97,7 +118,7 @@ def main() -> None:
             for old in (case, out):
                 shutil.rmtree(old, ignore_errors=True)
             shutil.copytree(rng.choice(sources), case)
-            file = rng.choice(sorted(path for path in case.rglob("*") if path.is_file()))
+            file = rng.choice(sorted(path for path in case.rglob("*") if path.is_file() and path.stat().st_size))
             file.write_bytes(damaged(file.read_bytes(), rng))
             result = outcome("import", str(case), "--out", str(out), *rng.choice(((), ("--skip-invalid",))))
             if result == "read" and any((out / part).exists() for part in ("rollouts", "evals")):

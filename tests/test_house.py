@@ -62,7 +62,8 @@ def test_imports_run_one_way(file):
 
 @pytest.mark.parametrize("file", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_torch_stays_in_its_room(file):
-    if file.relative_to(PACKAGE).parts[0] not in ("rl", "integrations"):
+    # Files of torch.save are read by torch, inside the function: see test_analysing_loads_no_torch.
+    if file.relative_to(PACKAGE).parts[0] not in ("rl", "integrations") and file.name != "torch_file.py":
         assert not {name.split(".")[0] for name in imports(file)} & {"torch", "transformers", "vllm"}
 
 

@@ -53,6 +53,7 @@ def write_answers(sink: Sink, n_updates: int, answers: Sequence[Answer], where: 
         The pass after the first update is there, too: one before training then gets a benchmark of its own.
     """
     if not answers:
+        sink.warn(f"{where}: is empty: its validation pass has no answers")
         return
     raw = frame_of([answer.theirs for answer in answers])
     sink.meet(raw.columns)
@@ -71,6 +72,6 @@ def write_answers(sink: Sink, n_updates: int, answers: Sequence[Answer], where: 
     if verdict := explicit_verdict(raw, sink.options):
         columns["correct"] = as_verdict(raw[verdict]).alias("correct")
     kept = {kept_name(name, sink.framework): raw[name] for name in raw.columns}
-    filled = {name: column for name, column in columns.items() if column.dtype != pl.Null}
-    frame = pl.DataFrame([column.alias(name) for name, column in {**kept, **filled}.items()])
+    filled = {name: column for name, column in {**kept, **columns}.items() if column.dtype != pl.Null}
+    frame = pl.DataFrame([column.alias(name) for name, column in filled.items()])
     sink.evals(max(n_updates - 1, 0), frame, where)

@@ -87,7 +87,7 @@ def common_size(runs_of_prompts: Iterable[Sequence[Hashable]]) -> int:
 
 
 def ordered_groups(prompts: Sequence[Hashable], size: int = 0) -> IntArray:
-    """Number the groups of one step's rows, which mostly stand group by group.
+    """Give numbers to the groups of one step's rows, which mostly stand group by group.
 
     Groups are ``size`` rows in order, where every such block has one prompt; so a prompt drawn twice makes two groups.
     Else equal prompts make a group.

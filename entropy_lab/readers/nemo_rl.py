@@ -1,7 +1,7 @@
 """NeMo-RL: ``train_data_step{N}.jsonl`` and ``val_data_step{N}.jsonl`` of its logger, and its scalars.
 
-Every value of a row is a list of one element. Per-token arrays cover prompt, response and padding: only the positions of
-``token_loss_mask`` are of the response. NeMo-RL counts updates from 1.
+Every value of a row is a list of one element. Per-token arrays cover prompt, response and padding: only the positions
+of ``token_loss_mask`` are of the response. NeMo-RL counts updates from 1.
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ from typing import Any, Final
 from entropy_lab.readers.answers import Answer, write_answers
 from entropy_lab.readers.columns import text
 from entropy_lab.readers.dialects import described, read_scalars, spoken_logs
-from entropy_lab.readers.json_lines import read_objects
 from entropy_lab.readers.reader import Reader, Sighting
-from entropy_lab.readers.records import Record, parsed
-from entropy_lab.readers.rollouts import Rollout, all_zero, masked, token_text, without, write_rollouts
+from entropy_lab.readers.records import Record, line_records, parsed
+from entropy_lab.readers.rollouts import Rollout, all_zero, masked, prompt_of, token_text, without, write_rollouts
 from entropy_lab.readers.scalars import Dialect, deliver
 from entropy_lab.readers.settings import look_up, read_yaml, unwrapped
 from entropy_lab.readers.sink import Sink
@@ -118,10 +117,10 @@ def _facts(settings: Mapping[str, Any], sink: Sink) -> int:
 
 def _records(file: Path, label: str, sink: Sink) -> Iterator[Record]:
     """Yield the rows, each value out of its list of one."""
-    for number, row in read_objects(file, label, sink):
-        values = {key: part[0] if isinstance(part, list) and len(part) == 1 else part for key, part in row.items()}
-        sink.meet(values)
-        yield Record(label, f"line {number}", values)
+    for record in line_records(file, label, sink):
+        row = record.values.items()
+        values = {key: part[0] if isinstance(part, list) and len(part) == 1 else part for key, part in row}
+        yield Record(label, record.place, values)
 
 
 def _write_step(tree: Tree, step: int, file: Path, size: int, sink: Sink) -> None:
@@ -155,10 +154,14 @@ def _rollout(record: Record, step: int, size: int) -> Rollout:
         return Rollout(f"step {step}, group {group}", group, ours={"reward": reward}, theirs=theirs)
     if row.get("input_lengths") is not None:
         mask[record.whole("input_lengths") :] = False
-    first = int(mask.argmax()) if mask.any() else len(ids)
+    prompt, interrupted = prompt_of(ids, mask)
     tokens = {ours: masked(record.floats(name, len(ids)), mask) for ours, name in _TOKENS.items()}
-    tokens["token_ids"] = ids[mask]
-    return Rollout(token_text(ids[:first]), tokens=tokens, ours={"reward": reward}, theirs=theirs)
+    return Rollout(
+        token_text(prompt),
+        tokens={**tokens, "token_ids": ids[mask], "prompt_token_ids": prompt},
+        ours={"reward": reward},
+        theirs={**theirs, "interrupted": interrupted},
+    )
 
 
 def _answer(record: Record) -> Answer:

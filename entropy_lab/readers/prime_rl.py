@@ -1,7 +1,7 @@
 """prime-rl: the trainer's token export, the orchestrator's episodes, and ``metrics.jsonl``.
 
-Episodes have rewards, groups and texts; the export has the trainer's log-probabilities and entropies. Where both are there,
-they are joined by the tokens of each sequence. Entropies are of the distribution at the sampling temperature.
+Episodes have rewards, groups and texts; the export has the trainer's log-probabilities and entropies. Where both are
+there, they are joined by the tokens of each sequence. Entropies are of the distribution at the sampling temperature.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from entropy_lab.readers.tree import Tree
 
 DIALECT: Final = Dialect(
     signature=frozenset({"entropy/all/mean", "mismatch_kl/all/mean", "kl_ent_ratio/mean"}),
-    names={"entropy/all/mean": "entropy", "optim/grad_norm": "grad_norm", "optim/lr": "lr"},
+    names={"entropy/all/mean": "entropy", "optim/grad_norm": "grad_norm", "optim/lr": "lr", "time": "time"},
 )
 _PEEK: Final = 50
 
@@ -119,7 +119,9 @@ def _joined(traces: Sequence[Trace], sequences: Sequence[ExportedSequence], step
         if found and mask is not None:
             export = found.pop()
             tokens = {**rollout.tokens, **{k: v for k, v in export.tokens(mask).items() if v is not None}}
-            rollout = Rollout(rollout.prompt, rollout.group, tokens, rollout.ours, {**rollout.theirs, **export.n_masked})
+            rollout = Rollout(
+                rollout.prompt, rollout.group, tokens, rollout.ours, {**rollout.theirs, **export.n_masked}
+            )
             n_joined += 1
         yield rollout
     if n_joined < max(len(traces), len(sequences)):
@@ -168,7 +170,7 @@ def _metrics(file: Path, label: str, sink: Sink) -> Log:
     times: Scalars = {}
     first: float | None = None
     n_timed = 0
-    for number, row in read_objects(file, label, sink):
+    for _, row in read_objects(file, label, sink):
         at = as_number(row.pop("time", None))
         first = at if first is None else first
         step = as_step(row.pop("step", None))

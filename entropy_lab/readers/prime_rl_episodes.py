@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -11,9 +11,8 @@ from typing import Any, Final
 import numpy as np
 
 from entropy_lab.readers.columns import message_text, text
-from entropy_lab.readers.json_lines import read_objects
-from entropy_lab.readers.records import BoolArray, FloatArray, IntArray, Record, parsed
-from entropy_lab.readers.rollouts import Rollout, masked, token_text
+from entropy_lab.readers.records import BoolArray, FloatArray, IntArray, Record, line_records, parsed
+from entropy_lab.readers.rollouts import Rollout, masked, prompt_of, token_text
 from entropy_lab.readers.sink import Sink
 from entropy_lab.readers.tree import Tree
 
@@ -69,7 +68,7 @@ def read_traces(tree: Tree, files: Sequence[Path], sink: Sink) -> list[Trace]:
     traces: list[Trace] = []
     for file in files:
         label = tree.label(file)
-        rows = [trace for parts in parsed(_records(file, label, sink), _traces, sink) for trace in parts]
+        rows = [trace for parts in parsed(line_records(file, label, sink), _traces, sink) for trace in parts]
         kept = [trace for trace in rows if trace.rollout.ours["reward"] is not None]
         if len(kept) < len(rows):
             sink.note(f"{label}: {len(rows) - len(kept):,} traces have no reward (they failed): they are left out")
@@ -77,11 +76,6 @@ def read_traces(tree: Tree, files: Sequence[Path], sink: Sink) -> list[Trace]:
     for name in dict.fromkeys(name for trace in traces for name in trace.rollout.theirs):
         sink.meet([name])
     return traces
-
-
-def _records(file: Path, label: str, sink: Sink) -> Iterator[Record]:
-    for number, row in read_objects(file, label, sink):
-        yield Record(label, f"line {number}", row)
 
 
 def _traces(record: Record) -> list[Trace]:
@@ -121,10 +115,13 @@ def _trace(record: Record, episode: Mapping[str, Any]) -> Trace:
         "stop_condition": text(trace.get("stop_condition")),
     }
     label = None if group is None else (str(group), str(agent))
-    rollout = Rollout(prompt or "", label, _sampled(nodes), ours, theirs)
     if path is None:
-        return Trace(rollout, None, None)
-    return Trace(rollout, np.concatenate([n.ids for n in path]), np.concatenate([n.mask for n in path]))
+        tokens = _sampled(nodes)
+        return Trace(Rollout(prompt or "", label, tokens, ours, {**theirs, "interrupted": bool(tokens)}), None, None)
+    ids, mask = np.concatenate([node.ids for node in path]), np.concatenate([node.mask for node in path])
+    asked, interrupted = prompt_of(ids, mask)
+    tokens = {**_sampled(nodes), "prompt_token_ids": asked}
+    return Trace(Rollout(prompt or "", label, tokens, ours, {**theirs, "interrupted": interrupted}), ids, mask)
 
 
 class _Node:

@@ -10,10 +10,10 @@ from typing import Any, Final
 
 from numpy.typing import NDArray
 
-from entropy_lab.readers.json_lines import read_objects
-from entropy_lab.readers.records import BoolArray, FloatArray, IntArray, Record, parsed
-from entropy_lab.readers.rollouts import Rollout, masked, token_text
+from entropy_lab.readers.records import BoolArray, FloatArray, IntArray, Record, line_records, parsed
+from entropy_lab.readers.rollouts import Rollout, masked, prompt_of, token_text
 from entropy_lab.readers.sink import Sink
+from entropy_lab.readers.step_folders import home
 from entropy_lab.readers.tree import Tree
 
 FIELDS: Final = {
@@ -62,16 +62,17 @@ class ExportedSequence:
 
     def alone(self) -> Rollout:
         """Give the rollout that it is, by itself: without a reward, and grouped by the tokens of its prompt."""
-        first = int(self.mask.argmax()) if self.mask.any() else len(self.ids)
-        prompt = token_text(self.ids[:first])
-        return Rollout(prompt, prompt, self.tokens(self.mask), {"source": self.environment}, self.n_masked)
+        ids, interrupted = prompt_of(self.ids, self.mask)
+        tokens = {**self.tokens(self.mask), "prompt_token_ids": ids}
+        theirs = {**self.n_masked, "interrupted": interrupted}
+        return Rollout(token_text(ids), token_text(ids), tokens, {"source": self.environment}, theirs)
 
 
 def find_exports(tree: Tree) -> dict[Path, dict[int, list[Path]]]:
     """Find the files of every rank: folder of the export -> step -> files."""
     folders: dict[Path, dict[int, list[Path]]] = {}
     for file in tree.having(lambda file: bool(_RANK.fullmatch(file.name))):
-        match = _STEP.fullmatch(file.resolve().parent.name)
+        match = _STEP.fullmatch(home(file).name)
         first = tree.first_object(file)
         if match and (first is None or {"token_ids", "loss_mask", "trainer_logprobs"} <= first.keys()):
             folders.setdefault(file.parent.parent, {}).setdefault(int(match[1]), []).append(file)
@@ -85,8 +86,7 @@ def read_export(tree: Tree, step: int, files: list[Path], sink: Sink) -> Iterato
         sink.warn(f"{tree.label(files[0].parent)}: has no STABLE: step {step} was still being exported")
     for file in files:
         label = tree.label(file)
-        records = (Record(label, f"line {number}", row) for number, row in read_objects(file, label, sink))
-        yield from parsed(records, lambda record: _sequence(record, step), sink)
+        yield from parsed(line_records(file, label, sink), lambda record: _sequence(record, step), sink)
 
 
 def _sequence(record: Record, step: int) -> ExportedSequence:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from entropy_lab.errors import RunFormatError
 from entropy_lab.readers.columns import text
+from entropy_lab.readers.json_lines import read_objects
 
 if TYPE_CHECKING:
     from entropy_lab.readers.sink import Sink
@@ -165,3 +167,33 @@ def parsed(records: Iterable[Row], parse: Callable[[Row], Made], sink: Sink) -> 
             if not sink.options.skip_invalid:
                 raise
             sink.left_out(1, f"{record.label}: {error.wrong}")
+
+
+def line_records(file: Path, label: str, sink: Sink) -> Iterator[Record]:
+    """Yield the rows of a file of JSON lines; the sink gets to know their keys."""
+    for number, row in read_objects(file, label, sink):
+        sink.meet(row)
+        yield Record(label, f"line {number}", row)
+
+
+def of_step(records: Iterable[Row], key: str, step: int, sink: Sink) -> Iterator[Row]:
+    """Yield the rows of a step; rows of another stop it, or are counted with ``skip_invalid``.
+
+    Parameters
+    ----------
+    records
+        Rows.
+    key
+        Where a row states its step; rows that do not are taken.
+    step
+        The step.
+    sink
+        Its option ``skip_invalid`` decides, and it counts.
+    """
+
+    def same(record: Row) -> Row:
+        if (stated := record.values.get(key, step)) != step:
+            raise record.fault(f"is of step {str(stated)[:40]}: rows of several steps are mixed", f"step {step}")
+        return record
+
+    return parsed(records, same, sink)

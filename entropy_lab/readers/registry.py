@@ -11,7 +11,23 @@ from types import MappingProxyType
 from typing import Final
 
 from entropy_lab.errors import RunFormatError, UnknownNameError
-from entropy_lab.readers import nemo_rl, prime_rl, slime, tables, tensorboard, trackio, trl, verl, wandb
+from entropy_lab.readers import (
+    areal,
+    nemo_rl,
+    open_instruct,
+    openrlhf,
+    prime_rl,
+    roll,
+    skyrl,
+    slime,
+    tables,
+    tensorboard,
+    tinker,
+    trackio,
+    trl,
+    verl,
+    wandb,
+)
 from entropy_lab.readers.reader import Reader, Sighting
 from entropy_lab.readers.tree import Tree
 
@@ -24,6 +40,12 @@ READERS: Final[Mapping[str, Reader]] = MappingProxyType(
             nemo_rl.READER,
             prime_rl.READER,
             slime.READER,
+            open_instruct.READER,
+            skyrl.READER,
+            areal.READER,
+            roll.READER,
+            tinker.READER,
+            openrlhf.READER,
             # Containers that any framework may write to: asked only when no framework above is recognised.
             wandb.READER,
             trackio.READER,

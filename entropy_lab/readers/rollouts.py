@@ -16,7 +16,10 @@ from entropy_lab.readers.sink import Sink
 from entropy_lab.readers.verdicts import as_verdict, explicit_verdict
 
 Tokens = Mapping[str, NDArray[Any] | None]
-"""``token_ids``, ``token_logp``, ``token_sampler_logp``, ``token_entropy``, ``token_advantage`` -> one value a token."""
+"""``token_ids``, ``token_logp``, ``token_sampler_logp``, ``token_entropy``, ``token_advantage`` -> one value a token of
+the response; ``prompt_token_ids`` -> the prompt's ids."""
+
+_IDS: Final = ("token_ids", "prompt_token_ids")
 
 _TOTALS: Final = {"token_logp": "logp", "token_sampler_logp": "sampler_logp"}
 _MEANS: Final = {"token_entropy": "entropy", "token_advantage": "advantage"}
@@ -33,7 +36,7 @@ class Rollout:
     group
         What tells its group from others of the step; None when the source does not say.
     tokens
-        Of the response, without padding and without tokens that the policy did not sample.
+        Of the response, without padding and without tokens that the policy did not sample; and the prompt's ids.
     ours
         Columns of ``schema.ROLLOUTS``: ``reward``, ``truncated``, ``completion``, …; None is null.
     theirs
@@ -69,6 +72,33 @@ def masked(values: NDArray[Any] | None, mask: NDArray[np.bool_]) -> NDArray[Any]
     return None if values is None else values[mask]
 
 
+def prompt_of(ids: NDArray[np.int64], mask: NDArray[np.bool_]) -> tuple[NDArray[np.int64], bool]:
+    """Tell what stood before the first sampled token, and whether others stand between the sampled ones.
+
+    Parameters
+    ----------
+    ids
+        A whole sequence, shape (tokens,).
+    mask
+        Tokens that the policy sampled, shape (tokens,).
+
+    Returns
+    -------
+    tuple of (ndarray, bool)
+        Ids of the prompt; True when the response was interrupted, as by the output of a tool.
+
+    Examples
+    --------
+    >>> ids, mask = np.array([7, 8, 9, 5]), np.array([False, True, False, True])
+    >>> prompt_of(ids, mask)[0].tolist(), prompt_of(ids, mask)[1]
+    ([7], True)
+    """
+    places = np.flatnonzero(mask)
+    if not len(places):
+        return ids, False
+    return ids[: places[0]], len(places) <= int(places[-1] - places[0])
+
+
 def token_columns(rows: Sequence[Tokens]) -> list[pl.Series]:
     """Hold per-token values as lists, with their totals a rollout.
 
@@ -92,27 +122,34 @@ def token_columns(rows: Sequence[Tokens]) -> list[pl.Series]:
     [('token_ids', [[5, 6]]), ('n_tokens', [2]), ('token_logp', [[-1.0, -0.5]]), ('logp', [-1.5])]
     """
     columns: list[pl.Series] = []
-    for name in ("token_ids", *_TOTALS, *_MEANS):
+    for name in (*_IDS, *_TOTALS, *_MEANS):
         values = [row.get(name) for row in rows]
         if all(value is None for value in values):
             continue
-        if name == "token_ids":
-            columns.append(pl.Series(name, values, dtype=pl.List(pl.Int64)))
-            columns.append(pl.Series("n_tokens", [None if value is None else len(value) for value in values]))
+        if name in _IDS:
+            columns.append(_lists(name, values, pl.Int64()))
+            if name == "token_ids":
+                columns.append(pl.Series("n_tokens", [None if value is None else len(value) for value in values]))
             continue
         if name != "token_advantage" or any(value is not None and (value != value[:1]).any() for value in values):
-            lists = pl.Series(name, values, dtype=pl.List(pl.Float64)).cast(pl.List(pl.Float32))
-            broken = any(value is not None and np.isnan(value).any() for value in values)
-            columns.append(lists.list.eval(pl.element().fill_nan(None)) if broken else lists)
-        summary = np.sum if name in _TOTALS else np.mean
-        total = [None if _no_number(value, name) else float(summary(value)) for value in values]
+            columns.append(_lists(name, values, pl.Float32()))
+        total = [_total(value, name) for value in values]
         columns.append(pl.Series({**_TOTALS, **_MEANS}[name], total, dtype=pl.Float64))
     return columns
 
 
-def _no_number(values: NDArray[Any] | None, name: str) -> bool:
-    """Tell whether values have no total: there are none, one is missing, or it would be the mean over no token."""
-    return values is None or (not len(values) and name in _MEANS) or not bool(np.isfinite(values).all())
+def _lists(name: str, values: Sequence[NDArray[Any] | None], dtype: pl.DataType) -> pl.Series:
+    """Hold arrays as lists; polars would make arrays of equal length one of a fixed size."""
+    lists = pl.Series(name, [None if value is None else pl.Series(value) for value in values], dtype=pl.List(dtype))
+    broken = dtype.is_float() and any(value is not None and np.isnan(value).any() for value in values)
+    return lists.list.eval(pl.element().fill_nan(None)) if broken else lists
+
+
+def _total(values: NDArray[Any] | None, name: str) -> float | None:
+    """Give the sum or mean; None when there are no values, one is missing, or it would be the mean over no token."""
+    if values is None or (not len(values) and name in _MEANS) or not np.isfinite(values).all():
+        return None
+    return float(np.sum(values) if name in _TOTALS else np.mean(values))
 
 
 def all_zero(rollouts: Sequence[Rollout], name: str) -> bool:
@@ -150,8 +187,8 @@ def without(rollouts: Sequence[Rollout], name: str) -> list[Rollout]:
 def write_rollouts(sink: Sink, step: int, rollouts: Sequence[Rollout], where: str, size: int = 0) -> None:
     """Give the sink the rollouts of a step.
 
-    Where no row names its group, groups are ``size`` rows in order, or what equal prompts suggest. Without any reward the
-    column is absent, and ``correct`` is null.
+    Where no row names its group, groups are ``size`` rows in order, or what equal prompts suggest. Without any reward
+    the column is absent, and ``correct`` is null.
 
     Parameters
     ----------
@@ -199,5 +236,5 @@ def _judged(columns: dict[str, pl.Series], raw: pl.DataFrame, sink: Sink) -> pl.
     if "reward" not in columns and "correct" not in columns:
         columns["correct"] = pl.Series("correct", [None] * height, dtype=pl.Boolean)
     kept = {kept_name(name, sink.framework): raw[name] for name in raw.columns}
-    filled = {name: column for name, column in columns.items() if column.dtype != pl.Null}
-    return pl.DataFrame([column.alias(name) for name, column in {**kept, **filled}.items()])
+    filled = {name: column for name, column in {**kept, **columns}.items() if column.dtype != pl.Null}
+    return pl.DataFrame([column.alias(name) for name, column in filled.items()])

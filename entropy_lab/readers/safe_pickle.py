@@ -1,7 +1,7 @@
 """Pickles of arrays, read as data: the stack machine runs, but no name of a file is ever imported or called.
 
-The pickle of a batch names a handful of classes and functions. Each of those names gets a stand-in of ours, which keeps what
-it is given; any other name refuses the file. Python's own decoder in C is not used: a damaged file can make it allocate
+The pickle of a batch names a handful of classes and functions. Each of those names gets a stand-in of ours, which keeps
+what it is given; any other name refuses the file. Python's decoder in C is not used: a damaged file can make it take
 memory without bound.
 """
 
@@ -19,23 +19,23 @@ from entropy_lab.errors import RunFormatError
 from entropy_lab.readers.torch_file import load_arrays
 from entropy_lab.readers.tree import cannot_read
 
-DTYPES: Final = frozenset(
-    {"bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64"},
-)
+DTYPES: Final = frozenset({"bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64"})
 
 
 class Kept:
     """What a pickled object was made of: its arguments and its state."""
 
+    arguments: tuple[Any, ...] = ()
+    state: Any = None
+
     def __init__(self, *arguments: object) -> None:
         self.arguments = arguments
-        self.state: object = None
 
     def __setstate__(self, state: object) -> None:
         self.state = state
 
     def __setitem__(self, key: object, value: object) -> None:
-        """Take items of a pickled dictionary, which the state has again."""
+        """Take an item of a pickled dictionary; the state has it again."""
 
 
 class _Reader(pickle._Unpickler):
@@ -79,9 +79,9 @@ def load_kept(file: Path, label: str, allowed: frozenset[str]) -> Any:  # noqa: 
     >>> _ = file.write_bytes(pickle.dumps({"a": collections.OrderedDict(b=1)}))
     >>> load_kept(file, "a.pkl", frozenset({"OrderedDict"}))["a"].arguments
     ()
-    >>> load_kept(file, "a.pkl", frozenset())
+    >>> load_kept(file, "a.pkl", frozenset())  # doctest: +ELLIPSIS
     Traceback (most recent call last):
-    entropy_lab.errors.RunFormatError: a.pkl: is refused: it names collections.OrderedDict; a pickle of arrays; nothing else is unpickled
+    entropy_lab.errors.RunFormatError: a.pkl: is refused: it names collections.OrderedDict; a pickle of arrays; ...
     """
     try:
         content = file.read_bytes()
@@ -91,9 +91,8 @@ def load_kept(file: Path, label: str, allowed: frozenset[str]) -> Any:  # noqa: 
         return _Reader(content, allowed).load()
     except Exception as error:  # a damaged pickle raises whatever its stack machine meets
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise RunFormatError(
-            label, f"is refused: {said[:160]}", "a pickle of arrays; nothing else is unpickled"
-        ) from error
+        rule = "a pickle of arrays; nothing else is unpickled"
+        raise RunFormatError(label, f"is refused: {said[:160]}", rule) from error
 
 
 def as_array(value: object, label: str, name: str) -> NDArray[Any] | None:

@@ -65,7 +65,7 @@ class Sink:
 
     def __init__(self, folder: Path, framework: str, options: Options, step_offset: int = 1) -> None:
         self.framework, self.options, self.step_offset = framework, options, step_offset
-        self.writer = RunWriter(folder, method={"name": "unknown", "params": {}})
+        self.writer = RunWriter(folder, method={"name": "unknown", "params": {}}, without_rewards=True)
         self.facts: dict[str, Any] = {}
         self.notes: list[str] = []
         self.epochs: dict[int, int] = {}

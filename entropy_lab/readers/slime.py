@@ -20,10 +20,10 @@ from entropy_lab.readers.columns import message_text
 from entropy_lab.readers.dialects import described, read_scalars, spoken_logs
 from entropy_lab.readers.reader import Reader, Sighting
 from entropy_lab.readers.records import BoolArray, Record, parsed
-from entropy_lab.readers.rollouts import Rollout, all_zero, masked, token_text, without, write_rollouts
+from entropy_lab.readers.rollouts import Rollout, all_zero, masked, prompt_of, token_text, without, write_rollouts
 from entropy_lab.readers.scalars import Dialect, deliver
 from entropy_lab.readers.sink import Sink
-from entropy_lab.readers.step_folders import by_folder, one_run
+from entropy_lab.readers.step_folders import by_folder, home, one_run
 from entropy_lab.readers.torch_file import load_arrays
 from entropy_lab.readers.tree import Tree
 
@@ -47,6 +47,9 @@ DIALECT: Final = Dialect(
 
 _FILE: Final = re.compile(r"(?:.*[_-])?(\d+)\.pt")
 _EVAL: Final = re.compile(r"(?:.*_)?eval_\d+\.pt")
+_TRAIN_KEY: Final = re.compile(rb"[\x00\x0e]format_version")
+"""The key as pickles write it, behind its length; torch has a record of this name in every file of its own."""
+
 _TRAINED: Final = {
     "token_logp": "log_probs",
     "token_sampler_logp": "rollout_log_probs",
@@ -70,14 +73,14 @@ def find_dumps(tree: Tree) -> Dumps:
     found: dict[str, list[tuple[int, Path]]] = {"rollout": [], "train": [], "eval": []}
     for file in tree.having(lambda file: file.suffix == ".pt"):
         match = _FILE.fullmatch(file.name)
-        if match and (kind := _kind(file.resolve().parent.name, tree.head(file, 4096))):
+        if match and (kind := _kind(home(file).name, tree.head(file, 4096))):
             found["eval" if _EVAL.fullmatch(file.name) else kind].append((int(match[1]), file))
     return Dumps(*(by_folder(files) for files in found.values()))
 
 
 def _kind(folder: str, head: bytes) -> str:
     if b"rollout_id" in head and b"samples" in head:
-        return "train" if b"format_version" in head else "rollout"
+        return "train" if _TRAIN_KEY.search(head) else "rollout"
     # A file that is damaged is missed by what it holds, and must not be passed over.
     return {"rollout_data": "rollout", "train_data": "train"}.get(folder, "")
 
@@ -160,7 +163,9 @@ def _write_step(tree: Tree, step: int, drawn: Path | None, trained: Path | None,
     rollouts = list(parsed(samples.values(), lambda row: _rollout(row, sink), sink))
     if train and len(train) < len(samples):
         n_alone = len(samples) - len(train)
-        sink.note(f"{where}: {n_alone:,} of {len(samples):,} rollouts were not trained on: the trainer's values are null")
+        sink.note(
+            f"{where}: {n_alone:,} of {len(samples):,} rollouts were not trained on: the trainer's values are null"
+        )
     if all_zero(rollouts, "token_logp"):
         sink.note(f"{where}: log_probs is zero everywhere: `logp` is absent")
         rollouts = without(rollouts, "token_logp")
@@ -185,20 +190,22 @@ def _rollout(record: _Sample, sink: Sink) -> Rollout:
     ids = source.whole_numbers("tokens")
     if ids is None:
         raise record.fault("has no tokens")
-    if trained is not None and not np.array_equal(ids, trained.whole_numbers("tokens")):
+    others = None if trained is None else trained.whole_numbers("tokens")
+    if trained is not None and (others is None or not np.array_equal(ids, others)):
         wrong = f"has other tokens than {trained.place} of {trained.label}"
         raise record.fault(wrong, "rollout data and train data of one run")
     length = source.whole("response_length" if "response_length" in source.values else "response_lengths")
     if length > len(ids):
         raise record.fault(f"has a response of {length:,} tokens among {len(ids):,}")
     mask = _mask(record, length)
-    tokens: dict[str, Any] = {"token_ids": ids[len(ids) - length :][mask]}
+    whole = np.append(np.zeros(len(ids) - length, dtype=np.bool_), mask)
+    prompt, interrupted = prompt_of(ids, whole)
+    tokens: dict[str, Any] = {"token_ids": ids[whole], "prompt_token_ids": prompt}
     if trained is not None:
         tokens |= {ours: masked(trained.floats(name, length), mask) for ours, name in _TRAINED.items()}
     if tokens.get("token_sampler_logp") is None:
         tokens["token_sampler_logp"] = masked(record.floats("rollout_log_probs", length), mask)
     reward, parts = _reward(record, sink)
-    prompt_ids = token_text(ids[: len(ids) - length])
     status = row.get("status")
     ours = {
         "reward": reward,
@@ -207,14 +214,14 @@ def _rollout(record: _Sample, sink: Sink) -> Rollout:
         "completion": record.text("response"),
         "answer": record.text("label"),
     }
-    theirs = {key: row[key] for key in _KEPT if row.get(key) not in (None, {}, [])}
+    theirs = {key: row[key] for key in _KEPT if row.get(key) not in (None, {}, [])} | {"interrupted": interrupted}
     if trained is not None and "rewards" in trained.values:
         theirs["normalised_reward"] = trained.number("rewards")
-    return Rollout(prompt_ids, row.get("group_index"), tokens, ours, {**theirs, **parts})
+    return Rollout(token_text(prompt), row.get("group_index"), tokens, ours, {**theirs, **parts})
 
 
 def _mask(record: _Sample, length: int) -> BoolArray:
-    """Give the response tokens that the policy sampled; where the whole sample was left out of the loss, all of them."""
+    """Give the response tokens that the policy sampled; of a sample that was left out of the loss, all."""
     mask = record.mask("loss_mask", length)
     if mask is None and record.trained is not None:
         mask = record.trained.mask("loss_masks", length)
@@ -226,13 +233,14 @@ def _reward(record: _Sample, sink: Sink) -> tuple[float | None, dict[str, Any]]:
     value = record.values.get("reward")
     if isinstance(value, bool | int | float):
         return record.number("reward"), {}
-    parts = {f"reward/{name}": part for name, part in value.items()} if isinstance(value, Mapping) else {}
-    sink.meet(value if isinstance(value, Mapping) else ())
+    named_parts = dict(value) if isinstance(value, Mapping) else {}
+    sink.meet(map(str, named_parts))
+    parts = {f"reward/{name}": part for name, part in named_parts.items()}
     named = parts.get(f"reward/{sink.options.theirs('reward')}", record.raw_reward)
     if isinstance(named, bool | int | float):
         return float(named), parts
     if parts:
-        wrong = f"{record.place} has the rewards {', '.join(map(str, value))}"
+        wrong = f"{record.place} has the rewards {', '.join(map(str, named_parts))}"
         allowed = "train data beside it, whose raw_reward says which counts"
         raise RunFormatError(record.label, wrong, allowed, "--map reward=NAME chooses one")
     return (None if record.trained is None else record.trained.number_or_none("rewards")), {}

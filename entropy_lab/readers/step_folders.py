@@ -54,7 +54,9 @@ def one_run(folders: Mapping[Path, Mapping[int, What]], tree: Tree, sink: Sink) 
             if first == min(joined):
                 wrong = f"holds {names}, which both begin at step {first}: several runs"
                 raise RunFormatError(str(tree.path), wrong, "one run", f"entropy-lab analyze {before}")
-            sink.note(f"{tree.label(folder)} goes on where {tree.label(before)} was left: it counts from step {first} on")
+            sink.note(
+                f"{tree.label(folder)} goes on where {tree.label(before)} was left: it counts from step {first} on"
+            )
         joined = {step: what for step, what in joined.items() if step < first} | dict(steps)
         before = folder
     return dict(sorted(joined.items()))
@@ -72,3 +74,14 @@ def by_folder(files: Iterable[tuple[int, Path]]) -> dict[Path, dict[int, Path]]:
     for step, file in files:
         folders.setdefault(file.parent, {})[step] = file
     return folders
+
+
+def home(file: Path) -> Path:
+    """Give the folder of a file, with a name also where the path begins there.
+
+    Examples
+    --------
+    >>> home(Path("step_1/rank_0.jsonl")).name, home(Path("rank_0.jsonl")) == Path.cwd()
+    ('step_1', True)
+    """
+    return file.parent if file.parent.name not in ("", "..") else file.resolve().parent

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from entropy_lab.errors import RunFormatError
+from entropy_lab.readers import roll
 from entropy_lab.readers.logs import LogFile, find_logs, of_dialect
 from entropy_lab.readers.reader import Reader, Sighting
 from entropy_lab.readers.scalars import Dialect, Scalars, deliver, join
@@ -44,6 +45,7 @@ DIALECT: Final = Dialect(
         "timing_s/old_log_prob": "time_logp",
         "timing_s/update_actor": "time_update",
     },
+    foreign=roll.SIGNATURE,
 )
 
 LARGEST_ENTROPY: Final = 13.0

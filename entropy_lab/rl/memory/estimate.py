@@ -4,11 +4,12 @@ With N parameters, float32 weights whatever they are multiplied in, and AdamW:
 
 - always: 4N bytes of weights, 4N of gradients, 8N of moments, 4N of a frozen reference; what vLLM takes;
 - while responses are sampled by the embedded engine: keys and values of the responses side by side, one more copy of
-  them for a block (each token makes the tensors anew), and four float32 values for each next-token logit;
-- in a backward pass over M tokens (a micro-batch, padding included): what the forward pass kept, see `footprint`, or
-  with gradient checkpointing only what goes from block to block, and all of one block; the gradient of the output
-  matrix before it is added, 4 bytes a value, and once more at the end where the embedding shares the matrix; the blocks
-  of logits of `linear_logp_entropy`, with its hidden states and their gradient;
+  them for a block (each token makes the tensors anew), four float32 values for each next-token logit, and in bfloat16
+  the copies of the weights;
+- in a backward pass over M tokens (a micro-batch, padding included): what the forward pass kept, see `footprint`, and
+  the blocks of logits of `linear_logp_entropy` with its hidden states and their gradient; with gradient checkpointing
+  what goes from block to block, and the larger of all that one block keeps and the logits; the gradient of the output
+  matrix before it is added, 4 bytes a value, and once more at the end where the embedding shares the matrix;
 - in an optimizer step on a GPU: 4N, since PyTorch then updates all parameters at once;
 - on a processor, while an update is made: 200 MiB that the C library keeps of what was freed (measured);
 - of the machine that has the GPU: 4N while the weights are read, 12N while a checkpoint is written.
@@ -191,6 +192,8 @@ def _of_engine(found: Footprint, load: Workload, device: str, gpu_bytes: int) ->
         what = f"keys and values of {load.side_by_side:,} x {load.width:,} tokens"
         yield Part("rollout", what, cache * (1 + 1 / found.n_layers))
         yield Part("rollout", "next-token logits", 4 * _FLOAT32 * load.side_by_side * found.n_vocabulary)
+        if found.saved_fixed:  # the output matrix, too, is multiplied in that type
+            yield Part("rollout", "weights in the type they are multiplied in", found.saved_fixed + 2 * found.n_output)
     elif device == "cuda":
         yield Part(ALWAYS, "vLLM, by gpu_memory_utilization", load.gpu_memory_utilization * gpu_bytes)
     else:
@@ -199,22 +202,23 @@ def _of_engine(found: Footprint, load: Workload, device: str, gpu_bytes: int) ->
 
 
 def _of_update(found: Footprint, load: Workload, device: str) -> Iterator[Part]:
-    m, n_layers = load.micro_width, found.n_layers
+    m, width = load.micro_width, found.n_output // found.n_vocabulary
+    logp = BLOCK_MIB[device] * 2**20 + 2 * _FLOAT32 * m * width
     if load.gradient_checkpointing:
-        block = (m * found.saved_per_token + found.saved_fixed) / n_layers
+        block = (m * found.saved_per_token + found.saved_fixed) / found.n_layers
         kept = [
-            Part("update", f"between blocks, {m:,} tokens", m * n_layers * found.between_blocks),
-            Part("update", "one block, made again", block),
+            Part("update", f"between blocks, {m:,} tokens", m * found.n_layers * found.between_blocks),
+            # One after the other: the first block is made again when the gradients have left the logits.
+            Part("update", "one block, made again, or logits", max(block, logp)),
         ]
     else:
-        kept = [Part("update", f"kept for the backward pass, {m:,} tokens", m * found.saved_per_token)]
-        if found.saved_fixed:
-            kept.append(Part("update", "weights in the type they are multiplied in", found.saved_fixed))
-    yield from kept
+        kept = [
+            Part("update", f"kept for the backward pass, {m:,} tokens", m * found.saved_per_token),
+            Part("update", "weights in the type they are multiplied in", found.saved_fixed),
+            Part("update", "logits, block by block", logp),
+        ]
+    yield from (part for part in kept if part.n_bytes)
     output = _FLOAT32 * found.n_output
     # Of a shared matrix the embedding's gradient comes last, when what was kept is gone.
     more = max(0.0, output - sum(part.n_bytes for part in kept)) if found.shares_output else 0.0
     yield Part("update", "gradient of the output matrix on its way", output + more)
-    width = found.n_output // found.n_vocabulary
-    blocks = BLOCK_MIB[device] * 2**20 + 2 * _FLOAT32 * m * width
-    yield Part("update", "log-probabilities, block by block", blocks)

@@ -28,12 +28,14 @@ class TensorBoardSink:
         from torch.utils.tensorboard import SummaryWriter
 
         folder = run.path / _FOLDER
+        begun = folder.is_dir()
         self.last = -1
-        self._writer = SummaryWriter(str(folder), purge_step=0 if folder.is_dir() else None)
-        # A run name of its own would make a second run beside this one.
-        self._writer.add_hparams(dict(_flat(run.config)), {}, run_name=".")
-        about = json.dumps({"name": run.name, "group": run.group, **run.config}, indent=1, default=str)
-        self._writer.add_text("config", f"```json\n{about}\n```")
+        self._writer = SummaryWriter(str(folder), purge_step=0 if begun else None)
+        if not begun:  # what is no scalar stays when a later file begins
+            # A run name of its own would make a second run beside this one.
+            self._writer.add_hparams(dict(_flat(run.config)), {}, run_name=".")
+            about = json.dumps({"name": run.name, "group": run.group, **run.config}, indent=1, default=str)
+            self._writer.add_text("config", f"```json\n{about}\n```")
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Write an update's numbers to the file, at once."""
