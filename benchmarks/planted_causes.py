@@ -29,6 +29,8 @@ from entropy_lab.run import open_run
 
 N_RUNS, N_HEALTHY = 20, 120
 """Seeds of each cause, and of healthy runs; half of them are even."""
+SOON = 2
+"""Updates after which a cause must show in what is recorded: of the update itself, only the policy before it is."""
 
 Plant = Callable[[World, np.random.Generator], World]
 
@@ -296,7 +298,7 @@ def _cell(count: int, n: int, wanted: bool) -> str:
 def recalls(told: Iterable[Told]) -> str:
     """Tabulate recall and false alarms on held-out and development runs, with the error of the onset."""
     told = list(told)
-    head = "| planted | finding | recall, held out | recall, development | by scalars | onset: median error | covered |"
+    head = "| planted | finding | recall, held out | development | by scalars | onset: median error | in its interval |"
     lines = [head, "|---" * 7 + "|"]
     for cause in CAUSES:
         kinds = [[one for one in told if one.cause == cause.name and one.seed % 2 == odd] for odd in (1, 0)]
@@ -324,7 +326,7 @@ def _onset(cause: Cause, told: list[Told]) -> str:
     if not late:
         return " | "
     errors = [abs(found[0] - planted) for planted, found in late]
-    covered = sum(found[1] <= planted <= found[2] for planted, found in late)
+    covered = sum(found[1] - SOON <= planted <= found[2] for planted, found in late)
     return f"{np.median(errors):.0f} steps | {covered} of {len(late)}"
 
 
@@ -332,6 +334,8 @@ def _onset(cause: Cause, told: list[Told]) -> str:
 class Settings:
     """What to run."""
 
+    first: int = 20
+    """First seed; those below 20 were looked at before the rules of dating and of displacement were mended."""
     only: str = ""
     """Causes whose name holds this text."""
     parity: str = "both"
@@ -346,7 +350,9 @@ def main(settings: Settings) -> None:
     """Run, and print the tables."""
     told: list[Told] = []
     for cause in CAUSES:
-        for seed in range(N_RUNS if cause.finding else N_HEALTHY):
+        n = N_RUNS if cause.finding else N_HEALTHY
+        first = settings.first * n // N_RUNS
+        for seed in range(first, first + n):
             if settings.only in cause.name and settings.parity in ("both", "odd" if seed % 2 else "even"):
                 told.append(examine(cause, seed, settings.rldoctor))
                 if settings.out:

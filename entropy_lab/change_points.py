@@ -22,7 +22,19 @@ _WARM: Final = 60
 
 @dataclass(frozen=True)
 class ChangePoint:
-    """A change: its step with an interval, slopes (of a bend) or levels (of a jump) around it, and p of none."""
+    """A change: where, what around it, and how sure.
+
+    Attributes
+    ----------
+    step, low, high
+        Its step, with an interval.
+    before, after
+        Slopes per step (of a bend), or levels (of a jump).
+    p
+        Probability of as good a fit without a change.
+    error
+        Sum of squares that the fit leaves.
+    """
 
     step: float
     low: float
@@ -30,6 +42,7 @@ class ChangePoint:
     before: float
     after: float
     p: float
+    error: float
 
 
 def bend(
@@ -81,7 +94,7 @@ def bend(
     added = np.maximum(t[:, None] - t[None, 2:-2], 0.0)
     coefficients, found = _fit(line, added, y, rng, n_boot, confidence)
     first, last, best = (float(t[2:-2][index]) for index in found.indices)
-    return ChangePoint(best, first, last, coefficients[1], coefficients[1] + coefficients[2], found.p)
+    return ChangePoint(best, first, last, coefficients[1], coefficients[1] + coefficients[2], found.p, found.error)
 
 
 def jump(
@@ -127,7 +140,7 @@ def jump(
     added = (t[:, None] >= t[None, 2:-2]).astype(np.float64)
     coefficients, found = _fit(np.ones((len(t), 1)), added, y, rng, n_boot, confidence)
     first, last, best = (float(t[2:-2][index]) for index in found.indices)
-    return ChangePoint(best, first, last, coefficients[0], coefficients[0] + coefficients[1], found.p)
+    return ChangePoint(best, first, last, coefficients[0], coefficients[0] + coefficients[1], found.p, found.error)
 
 
 def _checked(steps: FloatArray, values: FloatArray, n_boot: int, confidence: float) -> tuple[FloatArray, FloatArray]:
@@ -142,10 +155,11 @@ def _checked(steps: FloatArray, values: FloatArray, n_boot: int, confidence: flo
 
 @dataclass(frozen=True)
 class _Found:
-    """First and last candidate that is not refused, the best one, and p of none."""
+    """First and last candidate that is not refused, the best one, p of none, and the squared error left."""
 
     indices: tuple[int, int, int]
     p: float
+    error: float
 
 
 def _fit(
@@ -161,7 +175,7 @@ def _fit(
     best = int(gains.argmax())
     coefficients = np.linalg.lstsq(np.column_stack([plain, added[:, best]]), y, rcond=None)[0].tolist()
     if error <= 1e-20 * float(y @ y):
-        return [*coefficients[:-1], 0.0], _Found((0, added.shape[1] - 1, best), 1.0)
+        return [*coefficients[:-1], 0.0], _Found((0, added.shape[1] - 1, best), 1.0, error)
     residuals = left - directions[:, best] * (directions[:, best] @ left)
     n_fitted = plain.shape[1] + 2
     phi = autocorrelation(residuals, n_fitted)
@@ -169,7 +183,7 @@ def _fit(
     allowed = (error - gains[best]) * (1 + fdtri(1, freedom, confidence) / freedom)
     inside = np.flatnonzero(error - gains <= allowed + 1e-12 * error)
     p = _p_of_none(base, directions, gains[best] / error, phi, n_boot, rng)
-    return coefficients, _Found((int(inside[0]), int(inside[-1]), best), p)
+    return coefficients, _Found((int(inside[0]), int(inside[-1]), best), p, float(error - gains[best]))
 
 
 def _p_of_none(

@@ -114,3 +114,12 @@ def test_a_run_that_is_none_is_one_line(tmp_path, capsys):
     code, out, err = call(capsys, tmp_path / "nowhere")
     assert (code, out) == (2, "")
     assert err.count("\n") == 1
+
+
+def test_a_baseline_of_ours_stands_beside_another_frameworks_run(run, tmp_path, capsys):
+    log = tmp_path / "log.csv"
+    rows = [f"{step},{0.5 * np.exp(-max(step - 20, 0) / 25)},0.5" for step in range(60)]
+    log.write_text("step,entropy,reward\n" + "\n".join(rows))
+    code, out, _ = call(capsys, log, "--format", "table", "--baseline", run, "--json")
+    assert code == 0
+    assert json.loads(out)["findings"][0]["baseline"].startswith("the baseline shows it, too: entropy")

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Annotated
@@ -38,6 +39,7 @@ from entropy_lab.rl.evaluation import Columns, evaluate
 from entropy_lab.rl.logprobs import TokenScores, score
 from entropy_lab.rl.loss_settings import LossSettings
 from entropy_lab.rl.material import Material
+from entropy_lab.rl.memory import Workload
 from entropy_lab.rl.policy import Policy, PolicySettings, make_policy
 from entropy_lab.rl.progress import StopWatch, TrainingProgress
 from entropy_lab.rl.randomness import Purpose, mini_batches, prompt_order, torch_generator
@@ -166,7 +168,8 @@ def main(config: Config) -> Path:
             progress.say(f"{config.out}: {start.done} of {config.steps} updates are done")
         if start.done == config.steps:
             return config.out
-        policy = make_policy(config.model, setup.task, base, progress, setup.asked, config.max_new_tokens)
+        load = partial(Workload.of, config)
+        policy = make_policy(config.model, setup.task, base, progress, setup.asked, config.max_new_tokens, load)
         writer = RunWriter.resume(config.out, after=start.done - 1) if start.begun else new_writer(setup, policy)
         train(setup, policy, writer, progress, start.checkpoint)
     return config.out
@@ -194,20 +197,17 @@ def train(
             batch = rollout(setup, policy.tokens, engine, step)
             watch.lap("time_rollout")
             before = old_scores(config, model, batch)
-            reference_logp_BT = scored(config, reference, batch).logp_BT if reference is not None else None
+            base_BT = scored(config, reference, batch).logp_BT if reference is not None else None
             watch.lap("time_logp")
             metrics, validated = step_metrics(batch, before), dict[str, float]()
             estimator = setup.modulation.at(step, config.steps, metrics["entropy"])
             advantage = advantages_of(estimator, batch.rewards, before.entropy_BT, batch.sequences.mask_BT)
-            objective = setup.objective
-            if bonus:
-                objective = replace(objective, entropy_coef=bonus.at(metrics["entropy"]))
-            material = Material(batch, before, advantage, reference_logp_BT)
-            updated = update(config, model, optimizer, step, objective, material)
+            coef = bonus.at(metrics["entropy"]) if bonus else config.entropy_coef
+            objective = replace(setup.objective, entropy_coef=coef)
+            updated = update(config, model, optimizer, step, objective, Material(batch, before, advantage, base_BT))
             engine.update_weights(model)
             watch.lap("time_update")
-            measured = step % config.increments_every == 0
-            after = scored(config, model, batch) if measured else None
+            after = scored(config, model, batch) if step % config.increments_every == 0 else None
             watch.lap("time_logp")
             writer.write_rollouts(step, rollout_columns(batch, before, after, advantage.rollout_B))
             watch.lap("time_write")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from difflib import get_close_matches
 from typing import Final
 
@@ -32,6 +32,8 @@ from entropy_lab.diagnosis.wording import (
 )
 from entropy_lab.errors import ParameterError, UnknownNameError
 from entropy_lab.files import replacing
+from entropy_lab.readers import Options, is_ours
+from entropy_lab.run import Run
 
 _STYLES: Final = {CRITICAL: "bold red", WARNING: "yellow", NOTE: "cyan"}
 _WIDTH: Final = 110
@@ -46,7 +48,7 @@ def run(command: Diagnose) -> None:
     options = options_of(command, skip_invalid=command.skip_invalid)
     with ExitStack() as stack:
         ours = stack.enter_context(opened(command.run, options, out=command.out, say=tell))
-        theirs = stack.enter_context(opened(command.baseline, options, say=tell)) if command.baseline else None
+        theirs = stack.enter_context(_baseline(command, options)) if command.baseline else None
         diagnosis = diagnose(ours, theirs)
     failed = [name for name in diagnosis.alarms() if name in unwanted]
     told = json.dumps({**diagnosis.as_dict(), "failed_on": failed}, allow_nan=False) + "\n"
@@ -64,6 +66,13 @@ def run(command: Diagnose) -> None:
     if failed:
         sys.stderr.write(f"entropy-lab: failed on {', '.join(failed)}\n")
         sys.exit(1)
+
+
+def _baseline(command: Diagnose, options: Options) -> AbstractContextManager[Run]:
+    """Open the baseline; what was said about the format is about the run, where the baseline is one of ours."""
+    assert command.baseline is not None
+    ours = Options(skip_invalid=options.skip_invalid)
+    return opened(command.baseline, ours if is_ours(command.baseline) else options, say=tell)
 
 
 def failing(words: tuple[str, ...]) -> frozenset[str]:

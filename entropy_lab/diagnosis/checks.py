@@ -9,11 +9,11 @@ from typing import Final
 
 import numpy as np
 
-from entropy_lab.change_points import LEAST_POINTS, jump
+from entropy_lab.change_points import LEAST_POINTS, bend, jump
 from entropy_lab.diagnosis.finding import Case, Measure, Onset, Undecided
 from entropy_lab.diagnosis.observed import Observed
 from entropy_lab.diagnosis.series import Series
-from entropy_lab.trends import Contrast, Level, level
+from entropy_lab.trends import MOST_POINTS, Contrast, Level, level
 
 ALPHA: Final = 0.01
 """Level of the tests."""
@@ -100,37 +100,51 @@ def from_first(change: Contrast, first: float) -> Contrast:
     return Contrast(float(first), change.end, change.difference + shift, change.low + shift, change.high + shift)
 
 
-def worst_third(series: Series, sign: int) -> tuple[Level, Series]:
-    """Level of the third of a run in which a series is highest, or lowest.
+def surest_part(series: Series, sign: int) -> tuple[Level, Series]:
+    """Level of the part of a run, its whole or a third, that is most surely above 0, or below.
 
     Parameters
     ----------
     series
-        Taken whole when it has fewer than 24 steps.
+        Not cut in three when it has fewer than 24 steps.
     sign
-        1 for the highest, -1 for the lowest.
+        1 for above, -1 for below.
 
     Returns
     -------
     level : Level
-        Its interval allows for the choice among three (Bonferroni).
+        Its interval allows for the choice among the parts (Bonferroni).
     part : Series
-        The third.
+        The part.
 
     Examples
     --------
-    >>> found, part = worst_third(Series.of(range(30), [0.0] * 20 + [1.0] * 10, ""), 1)
+    >>> found, part = surest_part(Series.of(range(30), [0.0] * 20 + [1.0] * 10, ""), 1)
     >>> found.value, part.ends
     (1.0, (20.0, 29.0))
     """
-    n_parts = 3 if len(series) >= 3 * LEAST_POINTS else 1
-    parts = [series.where(positions) for positions in np.array_split(np.arange(len(series)), n_parts)]
-    judged = [(level(part.values, 1 - (1 - CONFIDENCE) / n_parts), part) for part in parts]
-    return max(judged, key=lambda found: sign * found[0].value)
+    thirds = np.array_split(np.arange(len(series)), 3) if len(series) >= 3 * LEAST_POINTS else []
+    parts = [series, *(series.where(positions) for positions in thirds)]
+    judged = [(level(part.values, 1 - (1 - CONFIDENCE) / len(parts)), part) for part in parts]
+    return max(judged, key=lambda found: surely(found[0], sign))
 
 
 def since_when(series: Series, sign: int, observed: Observed) -> Onset:
-    """Step of the jump by which a level rose (or fell); the first step where it did not jump that way.
+    """Date a rise or a fall: the step of a jump, or of a bend, whichever fits better; else the first step.
+
+    Parameters
+    ----------
+    series
+        What rose or fell.
+    sign
+        1 for a rise, -1 for a fall.
+    observed
+        The run, for its source of randomness.
+
+    Returns
+    -------
+    Onset
+        The first step where neither changes the series that way at the level `ALPHA`.
 
     Examples
     --------
@@ -139,11 +153,25 @@ def since_when(series: Series, sign: int, observed: Observed) -> Onset:
     >>> since_when(series, 1, Observed(Run("."), {}))
     Onset(step=12.0, low=12.0, high=12.0)
     """
-    if len(series) >= LEAST_POINTS:
-        found = jump(series.steps, series.values, observed.rng())
-        if found.p <= ALPHA and sign * (found.after - found.before) > 0:
-            return Onset(found.step, found.low, found.high)
-    return Onset.at(series.steps[0])
+    return find_change(series, sign, observed) or Onset.at(series.steps[0])
+
+
+def find_change(series: Series, sign: int, observed: Observed) -> Onset | None:
+    """Find the jump or bend of `since_when`, if there is one."""
+    if len(series) < LEAST_POINTS:
+        return None
+    jumped = jump(series.steps, series.values, observed.rng())
+    bent = bend(series.steps, series.values, observed.rng())
+    found = []
+    if jumped.p <= ALPHA and sign * (jumped.after - jumped.before) > 0:
+        found.append((jumped.error, jumped))
+    if bent.p <= ALPHA and sign * bent.after > max(sign * bent.before, 0.0):
+        # A bend has a parameter more: by Akaike's criterion that costs a factor of exp(2 / n).
+        found.append((bent.error * math.exp(2 / min(len(series), MOST_POINTS)), bent))
+    if not found:
+        return None
+    best = min(found, key=lambda one: one[0])[1]
+    return Onset(best.step, best.low, best.high)
 
 
 def measured(label: str, found: Level, part: Series, unit: str = "") -> Measure:

@@ -6,8 +6,17 @@ from typing import Final
 
 import numpy as np
 
-from entropy_lab.change_points import LEAST_POINTS, bend
-from entropy_lab.diagnosis.checks import ALPHA, CONFIDENCE, HEAD, Check, from_first, from_log, too_short
+from entropy_lab.change_points import LEAST_POINTS
+from entropy_lab.diagnosis.checks import (
+    CONFIDENCE,
+    HEAD,
+    Check,
+    find_change,
+    from_first,
+    from_log,
+    since_when,
+    too_short,
+)
 from entropy_lab.diagnosis.finding import CRITICAL, WARNING, Case, Measure, Onset, Undecided
 from entropy_lab.diagnosis.observed import Observed
 from entropy_lab.diagnosis.payoff import fall, pays, standstill
@@ -41,11 +50,11 @@ def collapse(observed: Observed) -> Case | Undecided | None:
     lost = _change_since(series, still)
     against = _against_baseline(observed, series)
     if ends.high < np.log(SPENT):
-        what, since = "entropy is spent", _start_of_fall(series, observed)
+        what, since = "entropy is spent", since_when(series, -1, observed)
     elif still is not None and lost is not None and lost.high < np.log(UNPAID):
         what, since = "entropy goes on falling while the reward stands still", still
     elif against is not None and against.high < np.log(HALVED):
-        what, since = "entropy fell to less than half of the baseline's", _start_of_fall(series, observed)
+        what, since = "entropy fell to less than half of the baseline's", since_when(series, -1, observed)
     else:
         return None
     evidence = [_ratio("entropy at the end over the start's", ends, series), *_endpoints(ends)]
@@ -78,7 +87,7 @@ def explosion(observed: Observed) -> Case | Undecided | None:
     rise = series.between(low, peak)
     evidence = [_ratio("entropy at its height over its low point", change, rise), *_endpoints(change)]
     evidence += fallen.evidence if fallen else ()
-    since = _start_of_rise(series, low, peak, observed)
+    since = _start_of_rise(rise, observed)
     return Case(CRITICAL if fallen else WARNING, what, tuple(evidence), since)
 
 
@@ -127,24 +136,12 @@ def _largest_rise(series: Series) -> tuple[Contrast, float, float]:
     return change, float(series.steps[low]), float(series.steps[peak])
 
 
-def _start_of_rise(series: Series, low: float, peak: float, observed: Observed) -> Onset:
-    """Give the step from which the rise is steeper than before; else the low point, up to a tenth of the rise."""
-    until = series.between(-np.inf, peak)
-    if len(until) >= LEAST_POINTS:
-        found = bend(until.steps, until.values, observed.rng())
-        if found.p <= ALPHA and found.after > max(found.before, 0.0):
-            return Onset(found.step, found.low, found.high)
-    rise = series.between(low, peak)
+def _start_of_rise(rise: Series, observed: Observed) -> Onset:
+    """Date a rise: where it became steeper or jumped; else its low point, up to where a tenth of it was done."""
+    if (found := find_change(rise, 1, observed)) is not None:
+        return found
     quiet = rise.values <= rise.values[0] + 0.1 * (rise.values.max() - rise.values[0])
-    return Onset(low, low, float(rise.steps[quiet].max()))
-
-
-def _start_of_fall(series: Series, observed: Observed) -> Onset:
-    """Give the step from which the fall is steeper than before; else the start."""
-    found = bend(series.steps, series.values, observed.rng())
-    if found.p <= ALPHA and found.after < min(found.before, 0.0):
-        return Onset(found.step, found.low, found.high)
-    return Onset.at(series.steps[0])
+    return Onset(rise.ends[0], rise.ends[0], float(rise.steps[quiet].max()))
 
 
 def _ratio(label: str, change: Contrast, part: Series) -> Measure:

@@ -16,8 +16,8 @@ from entropy_lab.diagnosis.checks import (
     measured,
     since_when,
     surely,
+    surest_part,
     too_short,
-    worst_third,
 )
 from entropy_lab.diagnosis.finding import WARNING, Case, Measure, Undecided
 from entropy_lab.diagnosis.observed import Observed
@@ -88,7 +88,7 @@ def _paid_for_length(observed: Observed, sign: int) -> tuple[Measure, ...]:
 
 def _failures(observed: Observed, share: Series) -> tuple[Measure, ...]:
     failures = observed.get("cut_failures")
-    most, part = worst_third(share, 1)
+    most, part = surest_part(share, 1)
     inside = failures.between(*part.ends) if failures is not None else None
     if most.low <= CUT or inside is None or not len(inside):
         return ()
@@ -105,7 +105,7 @@ def _cost(observed: Observed) -> tuple[Measure, ...]:
     lost = observed.get("lost_to_limit")
     if lost is None or len(lost) < LEAST_POINTS:
         return ()
-    cost, part = worst_third(lost, 1)
+    cost, part = surest_part(lost, 1)
     return (measured("accuracy lost to the limit, within groups", cost, part),) if cost.low > LOST else ()
 
 

@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 
 from entropy_lab.change_points import LEAST_POINTS
-from entropy_lab.diagnosis.checks import Check, beside, measured, since_when, too_short, worst_third
+from entropy_lab.diagnosis.checks import Check, beside, measured, since_when, surest_part, too_short
 from entropy_lab.diagnosis.finding import CRITICAL, WARNING, Case, Undecided
 from entropy_lab.diagnosis.observed import Observed
 from entropy_lab.diagnosis.series import Series
@@ -23,7 +23,7 @@ DISPLACED: Final = 0.05
 
 
 def mismatched(observed: Observed) -> Case | Undecided | None:
-    """Find a sampler that differs from the trainer by more than a hundredth of the entropy, in a third of the run."""
+    """Find a sampler that differs from the trainer by a hundredth of the entropy, in the whole run or a third."""
     series, entropy = observed.need("mismatch"), observed.need("entropy", "surprisal")
     steps, i, j = np.intersect1d(series.steps, entropy.steps, return_indices=True)
     # Where entropy is all but gone the ratio grows over nothing: a tenth of the typical entropy is the least taken.
@@ -31,7 +31,7 @@ def mismatched(observed: Observed) -> Case | Undecided | None:
     if len(steps) < LEAST_POINTS or not (scale > 0).all():
         return Undecided(f"mismatch and an entropy above 0 are both known at too few steps ({len(steps)})")
     relative = Series(steps, series.values[i] / scale, series.source)
-    found, part = worst_third(relative, 1)
+    found, part = surest_part(relative, 1)
     if found.low <= DIVERGED:
         return None
     return Case(
@@ -47,11 +47,11 @@ def mismatched(observed: Observed) -> Case | Undecided | None:
 
 
 def displaced(observed: Observed) -> Case | Undecided | None:
-    """Find updates that lower the probability of correct rollouts of mixed groups, in a third of the run."""
+    """Find updates that lower the probability of correct rollouts of mixed groups, in the whole run or a third."""
     series, wrong = observed.need("increment"), observed.get("increment_wrong")
     if refused := too_short(series, LEAST_POINTS):
         return refused
-    found, part = worst_third(series, -1)
+    found, part = surest_part(series, -1)
     typical = float(np.median(np.abs(wrong.values))) if wrong is not None else 0.0
     if found.high >= -DISPLACED * typical:
         return None
@@ -67,11 +67,11 @@ def displaced(observed: Observed) -> Case | Undecided | None:
 
 
 def saturated(observed: Observed) -> Case | Undecided | None:
-    """Find more than a tenth of all response tokens clipped, in a third of the run."""
+    """Find more than a tenth of all response tokens clipped, in the whole run or a third."""
     series = observed.need("clipped")
     if refused := too_short(series, LEAST_POINTS):
         return refused
-    found, part = worst_third(series, 1)
+    found, part = surest_part(series, 1)
     if found.low <= CLIPPED:
         return None
     what = f"{found.value:.0%} of all response tokens are clipped and have no gradient"

@@ -139,10 +139,16 @@ def token_columns(rows: Sequence[Tokens]) -> list[pl.Series]:
 
 
 def _lists(name: str, values: Sequence[NDArray[Any] | None], dtype: pl.DataType) -> pl.Series:
-    """Hold arrays as lists; polars would make arrays of equal length one of a fixed size."""
-    lists = pl.Series(name, [None if value is None else pl.Series(value) for value in values], dtype=pl.List(dtype))
-    broken = dtype.is_float() and any(value is not None and np.isnan(value).any() for value in values)
-    return lists.list.eval(pl.element().fill_nan(None)) if broken else lists
+    """Hold arrays as lists, NaN as null; None stays None, apart from the empty list."""
+    n_values = np.array([0 if value is None else len(value) for value in values])
+    flat = np.concatenate([value for value in values if value is not None])
+    rows = np.repeat(np.arange(len(values)), n_values)
+    tokens = pl.DataFrame({"row": rows, "values": pl.Series(flat, nan_to_null=True, dtype=dtype)})
+    held = tokens.group_by("row", maintain_order=True).agg("values")
+    frame = pl.DataFrame({"row": np.arange(len(values)), "there": [value is not None for value in values]})
+    whole = frame.join(held, on="row", how="left", maintain_order="left")
+    lists = pl.when("there").then(pl.col("values").fill_null(pl.lit([], pl.List(dtype)))).alias(name)
+    return whole.select(lists).to_series()
 
 
 def _total(values: NDArray[Any] | None, name: str) -> float | None:

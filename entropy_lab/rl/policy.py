@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from typing import Annotated, Any
 
@@ -10,9 +10,10 @@ from tyro.conf import arg
 
 from entropy_lab.advantages.parameters import Choice
 from entropy_lab.errors import ParameterError
+from entropy_lab.rl.memory import Workload, require_memory
 from entropy_lab.rl.model import ModelSizes
 from entropy_lab.rl.precision import DTYPES, compute_in
-from entropy_lab.rl.pretrained import load_pretrained, load_tokenizer, stop_ids_of
+from entropy_lab.rl.pretrained import device_named, load_config, load_pretrained, load_tokenizer, stop_ids_of
 from entropy_lab.rl.progress import TrainingProgress
 from entropy_lab.rl.ranges import require_in_range
 from entropy_lab.rl.tokens import PROMPTS, ChatTokens, Tokens, VocabularyTokens
@@ -78,6 +79,7 @@ def make_policy(
     progress: TrainingProgress,
     asked: Iterable[Problem],
     max_new_tokens: int,
+    workload: Callable[[int], Workload] | None = None,
 ) -> Policy:
     """Load the pretrained model, or make the small one and train it on demonstrations.
 
@@ -95,6 +97,9 @@ def make_policy(
         All problems that it will be given.
     max_new_tokens
         Length limit of a response.
+    workload
+        Tells, from the longest prompt's tokens, what a pretrained model is loaded for: the memory that it needs is said
+        then, and refused where it is not there, before the weights are loaded.
 
     Returns
     -------
@@ -106,28 +111,37 @@ def make_policy(
     UnknownNameError
         There is no such pretrained model.
     ParameterError
-        Model, tokenizer and settings do not fit together; a small model has a task without demonstrations; or a prompt
-        and its response may be longer than what the model was made for.
+        Model, tokenizer, settings and memory do not fit together; a small model has a task without demonstrations; or a
+        prompt and its response may be longer than what the model was made for.
     OutputError
         The warm-started weights cannot be kept.
     """
     if settings.path:
+        tokenizer = load_tokenizer(settings.path)
+        longest = _longest(ChatTokens(tokenizer, settings.prompt, (-1,)), asked)
+        if workload is not None:
+            config, device = load_config(settings.path), device_named(settings.device)
+            require_memory(config, settings.dtype, workload(longest), device, progress.say)
         model = load_pretrained(settings.path, settings.dtype, settings.device)
-        tokens: Tokens = ChatTokens(load_tokenizer(settings.path), settings.prompt, stop_ids_of(model))
+        tokens: Tokens = ChatTokens(tokenizer, settings.prompt, stop_ids_of(model))
         name = f"{settings.path}, {model.num_parameters():,} parameters"
     else:
         shown = demonstrated(task)
         model = warm_start(shown, settings.sizes, base, progress=progress.stage("warm start"))
         compute_in(model, settings.dtype)
         tokens = VocabularyTokens(shown.vocabulary)
+        longest = _longest(tokens, asked)
         name = f"Qwen3, {model.num_parameters():,} parameters"
     if settings.gradient_checkpointing:
         # Renamed in transformers 5.2x; both take the arguments of torch.utils.checkpoint first.
         enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
         enable({"use_reentrant": False})
-    longest = max((len(tokens.encode(problem.prompt)) for problem in asked), default=0)
     context = getattr(model.config, "max_position_embeddings", None)
     if context is not None and longest + max_new_tokens > context:
         wrong = f"is {max_new_tokens}, and the longest prompt has {longest} tokens"
         raise ParameterError("max_new_tokens", wrong, f"together at most the model's {context}")
     return Policy(model, tokens, name, longest + max_new_tokens)
+
+
+def _longest(tokens: Tokens, asked: Iterable[Problem]) -> int:
+    return max((len(tokens.encode(problem.prompt)) for problem in asked), default=0)

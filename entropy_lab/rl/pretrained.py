@@ -43,17 +43,39 @@ def load_pretrained(path: str, dtype: str = "float32", device: str = "auto") -> 
         Its logits are not a matrix product of its last hidden states, which `linear_logp_entropy` needs; or there is no
         such device.
     """
+    config = load_config(path)
     with _named(path):
-        config = AutoConfig.from_pretrained(path)
-        for name, value in vars(config).items():
-            # Dropout would make two passes over the same tokens disagree.
-            if isinstance(value, float) and value > 0 and "drop" in name:
-                setattr(config, name, 0.0)
         model: Any = AutoModelForCausalLM.from_pretrained(path, config=config, dtype=torch.float32)
-    model.to(_device(device)).train(False)
+    model.to(device_named(device)).train(False)
     _require_plain_head(model, path)
     compute_in(model, dtype)
     return model
+
+
+def load_config(path: str) -> Any:  # noqa: ANN401 - one of many
+    """Load a model's configuration, without dropout: it would make two passes over the same tokens disagree.
+
+    Parameters
+    ----------
+    path
+        As in `load_pretrained`.
+
+    Returns
+    -------
+    PreTrainedConfig
+        Changed where it had dropout.
+
+    Raises
+    ------
+    UnknownNameError
+        There is none.
+    """
+    with _named(path):
+        config = AutoConfig.from_pretrained(path)
+    for name, value in vars(config).items():
+        if isinstance(value, float) and value > 0 and "drop" in name:
+            setattr(config, name, 0.0)
+    return config
 
 
 def load_tokenizer(path: str) -> Any:  # noqa: ANN401 - one of many
@@ -111,7 +133,24 @@ def _named(path: str) -> Iterator[None]:
         raise UnknownNameError(f"model.path {path}", f"cannot be loaded ({first})", allowed, hint) from error
 
 
-def _device(name: str) -> torch.device:
+def device_named(name: str) -> torch.device:
+    """Give the device of a name.
+
+    Parameters
+    ----------
+    name
+        ``auto`` (the first GPU where there is one), or a device of torch.
+
+    Returns
+    -------
+    torch.device
+        One that is here.
+
+    Raises
+    ------
+    ParameterError
+        There is no such device.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

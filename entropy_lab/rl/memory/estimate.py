@@ -40,7 +40,7 @@ _FLOAT32: Final = 4
 _VLLM_CACHE: Final = 2**29
 """Of vLLM on a processor, where its options say nothing."""
 _KEPT_FREE: Final = 200 * 2**20
-"""130 to 300 MiB with glibc for models of 20 to 50 M parameters: it keeps freed pieces of up to 32 MiB."""
+"""130 to 470 MiB with glibc for models of 20 to 50 M parameters: it keeps freed pieces of up to 32 MiB."""
 
 
 @dataclass(frozen=True)
