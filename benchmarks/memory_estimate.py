@@ -21,11 +21,11 @@ import torch
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, PreTrainedConfig, Qwen3Config
 
 from entropy_lab.rl.checkpoint import Checkpoint
-from entropy_lab.rl.logprobs import Sequences
 from entropy_lab.rl.memory import Workload, estimate_memory, footprint
 from entropy_lab.rl.memory.estimate import ALWAYS
 from entropy_lab.rl.objective import Objective
 from entropy_lab.rl.precision import compute_in
+from entropy_lab.rl.sequences import Sequences
 from entropy_lab.rl.transformers_engine import TransformersEngine
 from entropy_lab.rl.update import MiniBatch, accumulate_gradients
 

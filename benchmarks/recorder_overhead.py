@@ -28,8 +28,9 @@ import numpy as np
 import torch
 
 import entropy_lab as el
-from entropy_lab.rl.logprobs import Sequences, score, token_scores
+from entropy_lab.rl.logprobs import score, token_scores
 from entropy_lab.rl.model import ModelSizes, build_model
+from entropy_lab.rl.sequences import Sequences
 from entropy_lab.rl.transformers_engine import TransformersEngine
 
 TARGET = 0.02

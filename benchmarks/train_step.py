@@ -69,6 +69,7 @@ def ours(case: argparse.Namespace, steps: int) -> tuple[list[float], dict[str, f
             group_size=case.group_size,
             mini_batches=case.mini_batches,
             micro_batch=case.micro_batch,
+            rollout_batch=case.rollout_batch,
             max_new_tokens=case.tokens,
             advantage="reinforce",
             eval_every=0,
@@ -181,7 +182,8 @@ def main() -> None:
     parser.add_argument("--group-size", type=int, default=8)
     parser.add_argument("--tokens", type=int, default=14)
     parser.add_argument("--mini-batches", type=int, default=4)
-    parser.add_argument("--micro-batch", type=int, default=64)
+    parser.add_argument("--micro-batch", type=int, default=256)
+    parser.add_argument("--rollout-batch", type=int, default=1024)
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--old-logp", choices=("trainer", "sampler"), default="trainer")

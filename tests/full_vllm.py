@@ -16,9 +16,10 @@ from transformers import Qwen3ForCausalLM
 from entropy_lab.errors import EngineError, ParameterError
 from entropy_lab.rl import vllm_engine
 from entropy_lab.rl.engine_agreement import sampler_agreement
-from entropy_lab.rl.logprobs import Sequences, score
+from entropy_lab.rl.logprobs import score
 from entropy_lab.rl.model import ModelSizes, build_model
 from entropy_lab.rl.precision import compute_in
+from entropy_lab.rl.sequences import Sequences
 from entropy_lab.rl.transformers_engine import TransformersEngine
 from entropy_lab.rl.vllm_engine import VllmEngine, VllmOptions
 

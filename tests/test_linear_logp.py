@@ -13,8 +13,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from entropy_lab.errors import ParameterError
 from entropy_lab.rl import logprobs
 from entropy_lab.rl.linear_logp import linear_logp_entropy
-from entropy_lab.rl.logprobs import Sequences, score, token_scores
+from entropy_lab.rl.logprobs import score, token_scores
 from entropy_lab.rl.model import ModelSizes, build_model
+from entropy_lab.rl.sequences import Sequences
 
 torch.set_num_threads(1)
 BYTE = 2**-20

@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from entropy_lab.errors import ParameterError
-from entropy_lab.rl.logprobs import Sequences, token_scores
+from entropy_lab.rl.logprobs import token_scores
 from entropy_lab.rl.loss import AGGREGATIONS, clipped_surrogate, token_weights
 from entropy_lab.rl.model import ModelSizes, build_model
+from entropy_lab.rl.sequences import Sequences
 from entropy_lab.rl.update import MiniBatch, Objective, accumulate_gradients
 
 torch.set_num_threads(1)

@@ -20,9 +20,11 @@ from entropy_lab.rl.covariance_clip import (
 )
 from entropy_lab.rl.entropy_bonus import AdaptiveEntropyCoef
 from entropy_lab.rl.kl import KL_ESTIMATORS, kl_estimate
-from entropy_lab.rl.logprobs import Sequences, score, token_scores
+from entropy_lab.rl.logprobs import score, token_scores
 from entropy_lab.rl.loss import AGGREGATIONS, clipped_surrogate, token_weights
+from entropy_lab.rl.micro_batches import micro_batches
 from entropy_lab.rl.model import ModelSizes, build_model
+from entropy_lab.rl.sequences import Sequences
 from entropy_lab.rl.token_masks import forking_tokens
 from entropy_lab.rl.update import MiniBatch, Objective, accumulate_gradients
 
@@ -295,7 +297,7 @@ def test_the_loss_without_options_keeps_its_bits(model, batch, entropy_coef):
     model.zero_grad()
     weight_BT = token_weights(batch.sequences.mask_BT, batch.keep_B, "token-mean")
     active_BT = (weight_BT > 0) & ((batch.advantage_BT != 0) | (entropy_coef != 0))
-    for index_B in batch.sequences.micro_batches(active_BT.any(1).nonzero()[:, 0], 3):
+    for index_B in micro_batches(batch.sequences, active_BT.any(1).nonzero()[:, 0], 3, shared=True):
         logp_BT, entropy_BT = token_scores(model, batch.sequences.rows(index_B), 1.0)
         part = (index_B[:, None], torch.arange(logp_BT.shape[1])[None, :])
         ratio_BT = (logp_BT - batch.old_logp_BT[part]).exp()

@@ -14,7 +14,6 @@ from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config, Qwen3Co
 
 from entropy_lab import recipes
 from entropy_lab.errors import ParameterError
-from entropy_lab.rl.logprobs import Sequences
 from entropy_lab.rl.memory import (
     Workload,
     available_memory,
@@ -25,8 +24,10 @@ from entropy_lab.rl.memory import (
     tokens_of,
 )
 from entropy_lab.rl.memory.estimate import GIB
+from entropy_lab.rl.micro_batches import micro_batches
 from entropy_lab.rl.objective import Objective
 from entropy_lab.rl.precision import autocast, compute_in
+from entropy_lab.rl.sequences import Sequences
 from entropy_lab.rl.update import MiniBatch, accumulate_gradients
 from entropy_lab.studies.command_line import from_command_line
 
@@ -172,7 +173,7 @@ def test_no_micro_batch_is_larger_than_assumed(lengths, micro_batch, micro_token
         micro_batch=micro_batch,
         micro_tokens=micro_tokens,
     )
-    for rows in sequences.micro_batches(torch.arange(len(lengths)), micro_batch, micro_tokens):
+    for rows in micro_batches(sequences, torch.arange(len(lengths)), micro_batch, micro_tokens):
         assert sequences.rows(rows).ids_BS.numel() <= load.micro_width
 
 

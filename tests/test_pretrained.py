@@ -23,11 +23,13 @@ from transformers import (
 
 from entropy_lab import recipes
 from entropy_lab.errors import ParameterError, UnknownNameError
-from entropy_lab.rl.logprobs import Sequences, score, token_scores
+from entropy_lab.rl.logprobs import score, token_scores
+from entropy_lab.rl.micro_batches import micro_batches
 from entropy_lab.rl.policy import PolicySettings, make_policy
 from entropy_lab.rl.precision import compute_in
 from entropy_lab.rl.pretrained import load_pretrained, load_tokenizer, stop_ids_of
 from entropy_lab.rl.progress import TrainingProgress
+from entropy_lab.rl.sequences import Sequences
 from entropy_lab.rl.tokens import BOXED, ChatTokens
 from entropy_lab.rl.transformers_engine import TransformersEngine
 from entropy_lab.rl.update import MiniBatch, Objective, accumulate_gradients
@@ -170,7 +172,7 @@ def test_micro_batches_have_the_gradient_of_the_whole(saved, kind, how):
 def test_a_token_budget_is_kept_where_rows_allow():
     made = sequences(np.random.default_rng(3), n=50)
     length_B = made.n_prompt_B + made.n_tokens_B
-    parts = list(made.micro_batches(torch.arange(50), size=8, tokens=40))
+    parts = list(micro_batches(made, torch.arange(50), size=8, tokens=40))
     assert sorted(torch.cat(parts).tolist()) == list(range(50))
     assert all(len(part) == 1 or len(part) * int(length_B[part].max()) <= 40 for part in parts)
     assert max(map(len, parts)) <= 8

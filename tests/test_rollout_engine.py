@@ -8,8 +8,10 @@ from scipy.stats import chisquare, entropy
 
 from entropy_lab.errors import ParameterError
 from entropy_lab.rl.linear import use_onednn
-from entropy_lab.rl.logprobs import Sequences, score, token_scores
+from entropy_lab.rl.logprobs import score, token_scores
+from entropy_lab.rl.micro_batches import micro_batches
 from entropy_lab.rl.model import ModelSizes, build_model
+from entropy_lab.rl.sequences import Sequences
 from entropy_lab.rl.transformers_engine import TransformersEngine
 
 torch.set_num_threads(1)
@@ -151,7 +153,7 @@ def test_uniform_policy_has_entropy_log_v(sequences):
 
 
 def test_micro_batches_cover_every_row_once_from_short_to_long(sequences):
-    batches = list(sequences.micro_batches(torch.tensor([4, 0, 2, 1]), 3))
+    batches = list(micro_batches(sequences, torch.tensor([4, 0, 2, 1]), 3))
     assert sorted(torch.cat(batches).tolist()) == [0, 1, 2, 4]
     lengths = (sequences.n_prompt_B + sequences.n_tokens_B)[torch.cat(batches)]
     assert lengths.tolist() == sorted(lengths.tolist())

@@ -20,13 +20,14 @@ from entropy_lab.cli import Score, main
 from entropy_lab.errors import ParameterError, UnknownNameError
 from entropy_lab.rl.checkpoint import latest
 from entropy_lab.rl.checkpoint_pattern import CheckpointPattern
-from entropy_lab.rl.logprobs import Sequences, score
+from entropy_lab.rl.logprobs import score
 from entropy_lab.rl.model import ModelSizes, build_model
 from entropy_lab.rl.policy import PolicySettings
 from entropy_lab.rl.recorded_tokens import PROMPT_KINDS, Retokeniser
 from entropy_lab.rl.rescoring import rescore
 from entropy_lab.rl.score_passes import plan_passes
 from entropy_lab.rl.scorer import ScoreSettings
+from entropy_lab.rl.sequences import Sequences
 from entropy_lab.rl.transformers_engine import TransformersEngine
 from entropy_lab.tasks import get as get_task
 from entropy_lab.tasks.task import EOS

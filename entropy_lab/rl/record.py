@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from entropy_lab.rl.engine import Rollouts
 from entropy_lab.rl.engine_agreement import sampler_agreement
-from entropy_lab.rl.logprobs import Sequences, TokenScores
+from entropy_lab.rl.logprobs import TokenScores
+from entropy_lab.rl.sequences import Sequences
 from entropy_lab.rl.tokens import Tokens
 from entropy_lab.rl.update import LossStatistics, Objective
 from entropy_lab.tasks.task import Problem, Task, verify_all

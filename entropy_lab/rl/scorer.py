@@ -13,9 +13,10 @@ from transformers.utils import logging
 
 from entropy_lab.errors import ParameterError
 from entropy_lab.recording.tokens import Tokens
-from entropy_lab.rl.logprobs import Sequences, score
+from entropy_lab.rl.logprobs import score
 from entropy_lab.rl.pretrained import load_pretrained, load_tokenizer
 from entropy_lab.rl.recorded_tokens import AS_RECORDED, RecordedTokens, Retokeniser
+from entropy_lab.rl.sequences import Sequences
 
 _ROWS: Final = 64
 """Most rows of a forward pass."""

@@ -10,9 +10,10 @@ from torch import nn
 
 from entropy_lab.errors import ParameterError
 from entropy_lab.rl.covariance_clip import clip_cov_tokens, kl_cov_tokens, token_covariance
-from entropy_lab.rl.logprobs import Sequences, TokenScores, score
+from entropy_lab.rl.logprobs import TokenScores, score
 from entropy_lab.rl.loss import token_weights
 from entropy_lab.rl.objective import Objective
+from entropy_lab.rl.sequences import Sequences
 from entropy_lab.rl.token_masks import forking_tokens
 
 

@@ -11,8 +11,10 @@ from torch import nn
 
 from entropy_lab.errors import ParameterError
 from entropy_lab.rl.covariance_clip import kl_cov_penalty
+from entropy_lab.rl.hidden_states import shares_prompts
 from entropy_lab.rl.kl import kl_estimate
 from entropy_lab.rl.logprobs import TokenScores, token_scores
+from entropy_lab.rl.micro_batches import micro_batches
 from entropy_lab.rl.objective import Objective
 from entropy_lab.rl.token_roles import MiniBatch, TokenRoles, choosing_scores, token_roles
 
@@ -76,7 +78,7 @@ def accumulate_gradients(
     objective
         Clip range, aggregation, entropy bonus and the other options.
     micro_batch, micro_tokens
-        Most rows and most tokens of one forward and backward pass, see `Sequences.micro_batches`.
+        Most rows and most tokens of one forward and backward pass, see `micro_batches`.
     rng
         Source of randomness, for Clip-Cov only.
 
@@ -99,7 +101,8 @@ def accumulate_gradients(
         has_gradient_BT = counts_BT
     active_B = (counts_BT & has_gradient_BT).any(1).nonzero()[:, 0]
     parts = []
-    for index_B in batch.sequences.micro_batches(active_B, micro_batch, micro_tokens):
+    shared = shares_prompts(model)
+    for index_B in micro_batches(batch.sequences, active_B, micro_batch, micro_tokens, shared=shared):
         scores = token_scores(model, batch.sequences.rows(index_B), objective.temperature)  # on the model's device
         # T of the micro-batch: its longest response is often shorter than the mini-batch's.
         columns_T = torch.arange(scores.logp_BT.shape[1], device=index_B.device)

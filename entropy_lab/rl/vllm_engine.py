@@ -25,9 +25,10 @@ from transformers import AutoConfig
 from entropy_lab.errors import EngineError, MissingExtraError, ParameterError
 from entropy_lab.rl.engine import Rollouts, require_possible
 from entropy_lab.rl.engine_agreement import sampler_agreement
-from entropy_lab.rl.logprobs import Sequences, score
+from entropy_lab.rl.logprobs import score
 from entropy_lab.rl.precision import compute_dtype
 from entropy_lab.rl.process_state import undisturbed
+from entropy_lab.rl.sequences import Sequences
 from entropy_lab.tasks.task import EOS, PAD
 
 TOLERANCE: Final = {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.02}

@@ -23,8 +23,10 @@ from transformers import Qwen3ForCausalLM
 
 from entropy_lab.errors import OutputError, ParameterError
 from entropy_lab.files import replacing
-from entropy_lab.rl.logprobs import Sequences, token_scores
+from entropy_lab.rl.logprobs import token_scores
+from entropy_lab.rl.micro_batches import micro_batches
 from entropy_lab.rl.model import ModelSizes, build_model
+from entropy_lab.rl.sequences import Sequences
 from entropy_lab.tasks.task import EOS, DemonstratedTask
 
 _REVISION: Final = 1
@@ -199,7 +201,7 @@ def _train(
         )
         n_tokens, loss = int(sequences.n_tokens_B.sum()), 0.0
         optimizer.zero_grad()
-        for index_B in sequences.micro_batches(torch.arange(settings.batch_size), 64):
+        for index_B in micro_batches(sequences, torch.arange(settings.batch_size), 64):
             part = -token_scores(model, sequences.rows(index_B), temperature=1.0).logp_BT.sum() / n_tokens
             part.backward()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
             loss += part.item()
