@@ -143,9 +143,23 @@ def micro_batches(
             longest[rows[i].prompt] = max(longest.get(rows[i].prompt, 0), rows[i].n_tokens)
         orders.append(sorted(index, key=lambda i: (rows[i].n_tokens, rows[i].n_prompt)))
         orders.append(sorted(index, key=lambda i: (longest[rows[i].prompt], rows[i].prompt, rows[i].n_tokens)))
-    cuts = [_cut(order, rows, size, tokens, shared) for order in orders]
+    different = [order for k, order in enumerate(orders) if order not in orders[:k]]
+    cuts = [_cut(order, rows, size, tokens, shared) for order in different]
     best = min(cuts, key=lambda cut: sum(_extent((rows[i] for i in batch), shared).tokens for batch in cut))
     return [torch.tensor(batch, device=index_B.device) for batch in best]
+
+
+def _cut(order: list[int], rows: Sequence[Row], size: int, tokens: int, shared: bool) -> list[list[int]]:
+    if not tokens:
+        return [order[start : start + size] for start in range(0, len(order), size)]
+    batches, extent = list[list[int]](), Extent(shared)
+    for i in order:
+        extent.add(rows[i])
+        if not batches or len(batches[-1]) == size or extent.tokens > tokens:
+            batches.append([])
+            extent = _extent([rows[i]], shared)
+        batches[-1].append(i)
+    return batches
 
 
 def _extent(rows: Iterable[Row], shared: bool) -> Extent:
@@ -153,14 +167,3 @@ def _extent(rows: Iterable[Row], shared: bool) -> Extent:
     for row in rows:
         extent.add(row)
     return extent
-
-
-def _cut(order: Sequence[int], rows: Sequence[Row], size: int, tokens: int, shared: bool) -> list[list[int]]:
-    batches, extent = list[list[int]](), Extent(shared)
-    for i in order:
-        extent.add(rows[i])
-        if not batches or len(batches[-1]) == size or (tokens and extent.tokens > tokens):
-            batches.append([])
-            extent = _extent([rows[i]], shared)
-        batches[-1].append(i)
-    return batches

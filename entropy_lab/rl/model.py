@@ -9,6 +9,7 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from entropy_lab.errors import ParameterError
 from entropy_lab.rl.linear import use_onednn
+from entropy_lab.rl.norm import use_closed_norm
 from entropy_lab.tasks.task import EOS, PAD
 
 
@@ -91,5 +92,6 @@ def build_model(sizes: ModelSizes, vocabulary_size: int, seed: int) -> Qwen3ForC
         torch.manual_seed(seed)
         model = Qwen3ForCausalLM(config)
     use_onednn(model)
+    use_closed_norm(model)
     model.train(False)
     return model
