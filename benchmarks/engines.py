@@ -54,13 +54,13 @@ def thirds(steps: int) -> dict[str, slice]:
 
 
 def compare(curves: Curves, quantity: str, part: slice) -> dict[str, Any]:
-    """Compare the engines pair by pair in one part of the runs."""
-    mean_SE = np.array([[_mean(run, quantity, part) for run in curves[engine]] for engine in ENGINES]).T
+    """Compare two engines, or trainers, pair by pair in one part of the runs."""
+    mean_SE = np.array([[_mean(run, quantity, part) for run in runs] for runs in curves.values()]).T
     difference_S = mean_SE[:, 1] - mean_SE[:, 0]
     between = [abs(a - b) for engine_S in mean_SE.T for a, b in combinations(engine_S, 2)]
     low, high = student_interval(difference_S)
     return {
-        **dict(zip(ENGINES, mean_SE.mean(0).tolist(), strict=True)),
+        **dict(zip(curves, mean_SE.mean(0).tolist(), strict=True)),
         "difference": float(difference_S.mean()),
         "interval": [low, high],
         "between_seeds": float(np.mean(between)) if between else float("nan"),

@@ -25,7 +25,7 @@ from typing import Any, Final
 import numpy as np
 import torch
 from datasets import Dataset
-from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
@@ -54,6 +54,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
     letters = ["<pad>", "<eos>", *TASK.vocabulary.characters]
     made = Tokenizer(models.WordLevel({letter: i for i, letter in enumerate(letters)}, unk_token="<pad>"))
     made.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+    made.decoder = decoders.Fuse()
     about = {"eos_token": "<eos>", "pad_token": "<pad>", "padding_side": "left"}
     return PreTrainedTokenizerFast(tokenizer_object=made, **about)  # type: ignore[no-untyped-call]
 

@@ -5,6 +5,7 @@ import os
 import random
 import weakref
 from copy import deepcopy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,11 +14,14 @@ from scipy.special import softmax
 from scipy.stats import chi2_contingency, chisquare
 from transformers import Qwen3ForCausalLM
 
+import entropy_lab as el
+from entropy_lab import recipes
 from entropy_lab.errors import EngineError, ParameterError
 from entropy_lab.rl import vllm_engine
 from entropy_lab.rl.engine_agreement import sampler_agreement
 from entropy_lab.rl.logprobs import score
 from entropy_lab.rl.model import ModelSizes, build_model
+from entropy_lab.rl.policy import PolicySettings
 from entropy_lab.rl.precision import compute_in
 from entropy_lab.rl.sequences import Sequences
 from entropy_lab.rl.transformers_engine import TransformersEngine
@@ -326,3 +330,30 @@ def test_what_was_pushed_and_asked_before_leaves_no_trace():
         again = generate(engine, MIXED_LENGTHS + LONG)
     assert torch.equal(fresh.token_ids_BT, again.token_ids_BT)
     assert torch.equal(fresh.logp_BT, again.logp_BT)
+
+
+def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path, monkeypatch):
+    grpo = recipes.load("trainers", "grpo")
+    sizes = PolicySettings(hidden=32, layers=1, feed_forward=32)
+    config = grpo.Config(
+        out=tmp_path / "whole", model=sizes, engine="vllm", vllm=OPTIONS, warm_start_steps=30, steps=4, train_prompts=8,
+        prompts_per_step=4, group_size=4, eval_every=0, checkpoint_every=1, resume=True, lr=1e-2,
+    )  # fmt: skip
+    whole = grpo.main(config)
+    update = grpo.update
+
+    def stopped(config, model, optimizer, step, *rest):
+        if step == 2:
+            raise KeyboardInterrupt
+        return update(config, model, optimizer, step, *rest)
+
+    monkeypatch.setattr(grpo, "update", stopped)
+    config = replace(config, out=tmp_path / "stopped")
+    with pytest.raises(KeyboardInterrupt):
+        grpo.main(config)
+    monkeypatch.setattr(grpo, "update", update)
+    resumed = grpo.main(config)
+    rows = [el.open_run(run).scan().collect() for run in (whole, resumed)]
+    assert rows[0]["step"].unique().to_list() == [0, 1, 2, 3]
+    assert rows[0]["token_ids"].to_list() == rows[1]["token_ids"].to_list()
+    np.testing.assert_array_equal(rows[0]["logp_after"], rows[1]["logp_after"])

@@ -57,7 +57,8 @@ class _Normalised(torch.autograd.Function):
         inverse = norm.square_().div_(x.shape[-1]).add_(epsilon).rsqrt_()
         normal = x * inverse
         ctx.save_for_backward(normal, inverse, weight)
-        return normal * weight
+        scaled: torch.Tensor = normal * weight
+        return scaled
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None]:  # noqa: ANN401
