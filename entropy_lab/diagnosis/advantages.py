@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 
 from entropy_lab import advantages
-from entropy_lab.diagnosis.checks import CONFIDENCE, Check, from_log, measured, since_when, surely
+from entropy_lab.diagnosis.checks import CONFIDENCE, Check, from_log, measured, measured_share, since_when, surely
 from entropy_lab.diagnosis.finding import CRITICAL, WARNING, Case, Measure, Undecided
 from entropy_lab.diagnosis.observed import Observed
 from entropy_lab.errors import EntropyLabError
@@ -44,7 +44,7 @@ def off_centre(observed: Observed) -> Case | Undecided | None:
         CRITICAL if promise == CENTRED else WARNING,
         f"the advantages of {off.value:.0%} of the mixed groups do not sum to 0; {promised}",
         (
-            measured("share of mixed groups off centre", off, series),
+            measured_share("share of mixed groups off centre", off, series),
             measured("mean advantage over its root mean square", size, mean),
         ),
         since_when(series, 1, observed),
@@ -72,7 +72,10 @@ def phantom(observed: Observed) -> Case | Undecided | None:
     return Case(
         CRITICAL if promise == CENTRED else WARNING,
         f"groups without a difference in reward have advantages: {kinds}",
-        tuple(measured(f"share of {words[name]} groups with an advantage", found[name], shares[name]) for name in bad),
+        tuple(
+            measured_share(f"share of {words[name]} groups with an advantage", found[name], shares[name])
+            for name in bad
+        ),
         since_when(shares[worst], 1, observed),
     )
 

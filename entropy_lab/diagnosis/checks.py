@@ -179,6 +179,11 @@ def measured(label: str, found: Level, part: Series, unit: str = "") -> Measure:
     return Measure(label, found.value, found.low, found.high, unit, *part.ends)
 
 
+def measured_share(label: str, found: Level, part: Series) -> Measure:
+    """Word the level of a share: its interval ends where shares end."""
+    return Measure(label, found.value, max(0.0, found.low), min(1.0, found.high), "", *part.ends)
+
+
 def beside(label: str, series: Series | None, part: Series, unit: str = "") -> tuple[Measure, ...]:
     """Word the level that another series has in a part of the run, where it has one."""
     inside = series.between(*part.ends) if series is not None else None

@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 
 from entropy_lab.change_points import LEAST_POINTS
-from entropy_lab.diagnosis.checks import CONFIDENCE, Check, measured, too_short
+from entropy_lab.diagnosis.checks import CONFIDENCE, Check, measured_share, too_short
 from entropy_lab.diagnosis.finding import WARNING, Case, Measure, Onset, Undecided
 from entropy_lab.diagnosis.observed import Observed
 from entropy_lab.diagnosis.series import Series
@@ -83,7 +83,7 @@ def _tenth(series: Series) -> int:
 def _shares(label: str, series: Series) -> tuple[Measure, ...]:
     order, k = np.arange(len(series)), _tenth(series)
     parts = (("start", series.where(order[:k])), ("end", series.where(order[-k:])))
-    return tuple(measured(f"{label} at the {name}", level(part.values), part) for name, part in parts)
+    return tuple(measured_share(f"{label} at the {name}", level(part.values), part) for name, part in parts)
 
 
 def _rises(observed: Observed, part: Series) -> bool:

@@ -14,6 +14,7 @@ from entropy_lab.diagnosis.checks import (
     from_first,
     from_log,
     measured,
+    measured_share,
     since_when,
     surely,
     surest_part,
@@ -96,8 +97,8 @@ def _failures(observed: Observed, share: Series) -> tuple[Measure, ...]:
     if among.low <= FAILURES:
         return ()
     return (
-        measured("share of rollouts cut off and wrong", most, part),
-        measured("share of the wrong ones that are cut off", among, inside),
+        measured_share("share of rollouts cut off and wrong", most, part),
+        measured_share("share of the wrong ones that are cut off", among, inside),
     )
 
 

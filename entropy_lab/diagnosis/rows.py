@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from entropy_lab.consistency import TOLERANCE, token_rules
-from entropy_lab.diagnosis.checks import CONFIDENCE, Check, measured, since_when
+from entropy_lab.diagnosis.checks import CONFIDENCE, Check, measured, measured_share, since_when
 from entropy_lab.diagnosis.finding import CRITICAL, WARNING, Case, Measure, Onset, Undecided
 from entropy_lab.diagnosis.observed import Observed
 from entropy_lab.step_files import UNREADABLE
@@ -38,7 +38,9 @@ def misaligned(observed: Observed) -> Case | Undecided | None:
     since: list[Onset] = []
     inverted, coherence = observed.get("inverted"), observed.get("coherence")
     if inverted is not None and (found := level(inverted.values, CONFIDENCE)).low > INVERTED:
-        evidence.append(measured("share of mixed groups in which more reward got less advantage", found, inverted))
+        evidence.append(
+            measured_share("share of mixed groups in which more reward got less advantage", found, inverted)
+        )
         since.append(since_when(inverted, 1, observed))
     if coherence is not None and len(coherence) >= 3:
         found = level(coherence.values, CONFIDENCE)

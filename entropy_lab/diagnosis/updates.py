@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 
 from entropy_lab.change_points import LEAST_POINTS
-from entropy_lab.diagnosis.checks import Check, beside, measured, since_when, surest_part, too_short
+from entropy_lab.diagnosis.checks import Check, beside, measured, measured_share, since_when, surest_part, too_short
 from entropy_lab.diagnosis.finding import CRITICAL, WARNING, Case, Undecided
 from entropy_lab.diagnosis.observed import Observed
 from entropy_lab.diagnosis.series import Series
@@ -75,7 +75,9 @@ def saturated(observed: Observed) -> Case | Undecided | None:
     if found.low <= CLIPPED:
         return None
     what = f"{found.value:.0%} of all response tokens are clipped and have no gradient"
-    return Case(WARNING, what, (measured("share of tokens clipped", found, part),), since_when(series, 1, observed))
+    return Case(
+        WARNING, what, (measured_share("share of tokens clipped", found, part),), since_when(series, 1, observed)
+    )
 
 
 CHECKS: Final = (
