@@ -133,7 +133,7 @@ def draw_all(runs: Sequence[RunTables], names: Iterable[str], folder: Path) -> t
     runs
         The runs' tables.
     names
-        Figures; default those that apply: a figure that compares methods needs two.
+        Figures; default those that apply: a figure that compares methods needs two, one with ``ALONE`` only one.
     folder
         Where the pictures go, each as PNG and PDF; a figure that has ``to_markdown`` is written as Markdown, too.
 
@@ -156,7 +156,8 @@ def draw_all(runs: Sequence[RunTables], names: Iterable[str], folder: Path) -> t
     tables: dict[str, Table] = {}
     for name in tuple(names) or recipes.names("figures"):
         module = recipes.load("figures", name)
-        if n_methods < 2 and getattr(module, "COMPARES", False) and name not in names:
+        unfit = "COMPARES" if n_methods < 2 else "ALONE"
+        if getattr(module, unfit, False) and name not in names:
             continue
         table = _collected(module, name, runs)
         if len(table):

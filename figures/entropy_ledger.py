@@ -13,6 +13,9 @@ from entropy_lab.plots import page, stack_drawing, style
 from entropy_lab.plots.panels import Panel, panels_of
 from entropy_lab.table import Table
 
+ALONE = True
+"""Of a study it is drawn only when asked for: it says nothing of one method beside another."""
+
 _STEPS = Panel(
     key="a",
     title="By step",
