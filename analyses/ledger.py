@@ -8,9 +8,10 @@ import numpy as np
 import polars as pl
 
 from entropy_lab.batches import FloatArray, GroupBatch
-from entropy_lab.entropy_change import covariance_contributions, increment_contributions, token_contributions
+from entropy_lab.entropy_change import covariance_contributions, increment_contributions
 from entropy_lab.errors import MissingColumnError, ParameterError
 from entropy_lab.fold import Fold
+from entropy_lab.rollout_parts import rollout_parts
 from entropy_lab.run import Run
 from entropy_lab.scale_fit import ScaleFit, through_origin
 from entropy_lab.schema import ANALYSES
@@ -150,16 +151,8 @@ def _by_rollout(batch: GroupBatch, n_tokens: FloatArray) -> dict[str, FloatArray
 
 def _by_token(batch: GroupBatch) -> FloatArray:
     """Each rollout's part in the vanilla gradient's prediction, mean over tokens."""
-    if not batch.series.keys() >= set(PREDICTORS["vanilla"]):
-        return np.full(batch.n_rollouts, np.nan)
-    logp, entropy = (batch.series[name] for name in PREDICTORS["vanilla"])
-    n = logp.list.len().fill_null(0).to_numpy()
-    kept = (n > 0) & (n == entropy.list.len().fill_null(0).to_numpy()) & ~np.isnan(batch["advantage"])
-    row = np.repeat(np.flatnonzero(kept), n[kept])
-    x, h = (column.filter(pl.Series(kept)).explode().cast(pl.Float64).to_numpy() for column in (logp, entropy))
-    parts = token_contributions(x, h, batch["advantage"][row], batch.group[row])
-    found = np.bincount(row, parts, batch.n_rollouts) / max(len(row), 1)
-    return np.where(kept, found, np.nan)
+    part, tokens, _ = rollout_parts(batch, "vanilla", ~np.isnan(batch["advantage"]))
+    return batch["advantage"] * part / max(float(np.nansum(tokens)), 1)
 
 
 def _totals(frame: pl.DataFrame) -> dict[str, float | None]:

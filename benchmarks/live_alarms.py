@@ -1,13 +1,12 @@
-"""How often a monitor alarms during healthy runs, and how late it names a planted cause: a table of docs/watching.md.
+"""How often a monitor alarms during healthy runs, and how late it names a planted cause: tables of docs/watching.md.
 
 ``python -m benchmarks.live_alarms`` simulates the runs of `planted_causes` with seeds that nobody looked at, judges
 each of them after every step, as `el.Monitor` does, and counts what is told for several values of ``confirm``: some
-ten minutes on one core.
+ten minutes on one core. The table of the healthy runs is printed first, then a line for each cause.
 """
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -68,9 +67,8 @@ def told(seen: Looks, confirm: int) -> dict[str, int]:
 
 @dataclass
 class Watched:
-    """A simulated run: its cause, when that began, and what each look found, by rollouts and by scalars alone."""
+    """A simulated run: when its cause began, and what each look found, by rollouts and by scalars alone."""
 
-    cause: Cause
     since: int
     steps: int
     whole: Looks
@@ -83,7 +81,7 @@ def watch(cause: Cause, seed: int) -> Watched:
     with tempfile.TemporaryDirectory() as folder:
         observed = observe(open_run(simulate(world, Path(folder) / "run")))
         kinds = (looks(one, world.steps) for one in (observed, scalars_alone(observed)))
-        return Watched(cause, world.since, world.steps, *kinds)
+        return Watched(world.since, world.steps, *kinds)
 
 
 def false_alarms(runs: Sequence[Watched]) -> str:
@@ -103,18 +101,14 @@ def _both(runs: Sequence[Watched]) -> tuple[list[Looks], list[Looks]]:
     return [one.whole for one in runs], [one.scalars for one in runs]
 
 
-def delays(runs: Sequence[Watched]) -> str:
-    """Tabulate how many runs have their cause named, and how many steps after it began, by ``confirm``."""
-    lines = ["| planted | finding | " + " | ".join(f"confirm {c}" for c in CONFIRM) + " |", "|---" * 6 + "|"]
-    for cause in dict.fromkeys(one.cause for one in runs):
-        here = [one for one in runs if one.cause == cause]
-        cells = []
-        for confirm in CONFIRM:
-            first = [(told(one.whole, confirm).get(str(cause.finding)), one.since) for one in here]
-            late = [step - since for step, since in first if step is not None]
-            cells.append(f"{len(late)} of {len(here)}" + (f", {np.median(late):.0f} steps" if late else ""))
-        lines.append(f"| {cause.name} | `{cause.finding}` | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+def delay(cause: Cause, runs: Sequence[Watched]) -> str:
+    """Give a line: in how many runs a cause is named, and how many steps after it began, by ``confirm``."""
+    cells = []
+    for confirm in CONFIRM:
+        first = [(told(one.whole, confirm).get(str(cause.finding)), one.since) for one in runs]
+        late = [step - since for step, since in first if step is not None]
+        cells.append(f"{len(late)} of {len(runs)}" + (f", {np.median(late):.0f}" if late else ""))
+    return f"| {cause.name} | `{cause.finding}` | " + " | ".join(cells) + " |"
 
 
 @dataclass
@@ -131,15 +125,15 @@ class Settings:
 
 def main(settings: Settings) -> None:
     """Run, and print the tables."""
-    runs: list[Watched] = []
+    seeds = range(settings.first, settings.first + settings.healthy)
+    if settings.healthy:
+        print(false_alarms([watch(CAUSES[0], seed) for seed in seeds]), "\n", flush=True)
+    print("| planted | finding | " + " | ".join(f"confirm {confirm}" for confirm in CONFIRM) + " |")
+    print("|---" * (2 + len(CONFIRM)) + "|")
     for cause in CAUSES:
-        n = settings.planted if cause.finding else settings.healthy
-        runs += [watch(cause, seed) for seed in range(settings.first, settings.first + n)]
-        sys.stderr.write(f"{cause.name}: done\n")
-    if healthy := [one for one in runs if one.cause.finding is None]:
-        print(false_alarms(healthy), "\n")
-    if planted := [one for one in runs if one.cause.finding is not None]:
-        print(delays(planted))
+        if cause.finding is not None and settings.planted:
+            runs = [watch(cause, seed) for seed in range(settings.first, settings.first + settings.planted)]
+            print(delay(cause, runs), flush=True)
 
 
 if __name__ == "__main__":

@@ -214,6 +214,7 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "help-figures": help_text("figures"),
     "help-claims": help_text("claims"),
     "help-diagnose": help_text("diagnose"),
+    "help-watch": help_text("watch"),
     "help-study": help_text("study"),
     "study-verdicts": audited(0),
     "study-numbers": audited(1),

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from entropy_lab.claims.audit import audit
     from entropy_lab.diagnosis.diagnose import diagnose
     from entropy_lab.figure import draw
+    from entropy_lab.monitoring.monitor import Monitor
     from entropy_lab.readers import open_any
     from entropy_lab.recording.recorder import Recorder
     from entropy_lab.run import Run, open_run
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
+    "Monitor",
     "Recorder",
     "Run",
     "RunWriter",
@@ -38,6 +40,7 @@ __all__ = [
 ]
 
 _HOME = {
+    "Monitor": "monitoring.monitor",
     "Recorder": "recording.recorder",
     "Run": "run",
     "RunWriter": "writer",

@@ -182,22 +182,28 @@ class Run:
         path = self.path / "metrics.jsonl"
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
         for number, line in enumerate(lines, start=1):
-            try:
-                row = json.loads(line)
-                if not isinstance(row, dict):
-                    raise ValueError(line)
-            except ValueError:
-                if number == len(lines):
-                    warnings.warn(f"{path}: line {number} is cut off and ignored", RunWarning, stacklevel=2)
-                    return
-                breach = Breach("", f"line {number} is not a JSON object", "one JSON object a line")
-                if not self.skip_invalid:
-                    raise breach.error(str(path)) from None
-                left_out = Skipped(str(path), 1, breach.described)
-                if left_out not in self.skipped:  # read before
-                    self.skipped.append(left_out)
-            else:
+            if (row := metric_row(line)) is not None:
                 yield row
+            elif number == len(lines):
+                warnings.warn(f"{path}: line {number} is cut off and ignored", RunWarning, stacklevel=2)
+            else:
+                self.leave_out_line(number)
+
+    def leave_out_line(self, number: int) -> None:
+        """Note that a line of ``metrics.jsonl``, counted from 1, is no JSON object.
+
+        Raises
+        ------
+        RunFormatError
+            Unless ``skip_invalid``.
+        """
+        path = self.path / "metrics.jsonl"
+        breach = Breach("", f"line {number} is not a JSON object", "one JSON object a line")
+        if not self.skip_invalid:
+            raise breach.error(str(path))
+        left_out = Skipped(str(path), 1, breach.described)
+        if left_out not in self.skipped:  # read before
+            self.skipped.append(left_out)
 
     def _sound(
         self, files: tuple[StepFile, ...], table: Mapping[str, Column]
@@ -268,6 +274,21 @@ def open_run(path: str | Path, *, skip_invalid: bool = False) -> Run:
         hint = f"entropy-lab figures {path}" if inner else f"entropy-lab import {path} --out RUN"
         raise RunNotFoundError(str(path), "holds no run.json", "a run directory that holds run.json", hint)
     return Run(folder, skip_invalid)
+
+
+def metric_row(line: str) -> dict[str, Any] | None:
+    """Parse a line of ``metrics.jsonl``; None where it is no JSON object, or only half of one.
+
+    Examples
+    --------
+    >>> metric_row('{"step": 0}'), metric_row('{"step":')
+    ({'step': 0}, None)
+    """
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) else None
 
 
 def _read_info(path: Path) -> Mapping[str, Any]:

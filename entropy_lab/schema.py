@@ -213,6 +213,25 @@ ANALYSES: Final[Mapping[str, Mapping[str, Column]]] = MappingProxyType(
                 "residual": Column("Float64", "measured minus predicted", "nats/token"),
             }
         ),
+        "counterfactual": _frozen(
+            {
+                "kind": Column("String", "`map`, `estimator` (registered, with its defaults) or `recorded`"),
+                "name": Column("String", "estimator; of `recorded`, the run's method"),
+                "label": Column("String", "name for a reader; empty on the map"),
+                "beta_pos": Column("Float64", "exponent of the positive channel; null off the beta plane"),
+                "beta_neg": Column("Float64", "exponent of the negative channel; null off the beta plane"),
+                "pressure": Column("Float64", "entropy change per unit of step, to first order", "nats/token"),
+                "ci_low": Column("Float64", "lower bound of `pressure`, bootstrap over prompts", "nats/token"),
+                "ci_high": Column("Float64", "upper bound of `pressure`, bootstrap over prompts", "nats/token"),
+                "rms_advantage": Column("Float64", "root mean square of the advantages over response tokens"),
+                "per_rms": Column("Float64", "`pressure` / `rms_advantage`", "nats/token"),
+                "per_rms_low": Column("Float64", "lower bound of `per_rms`, bootstrap over prompts", "nats/token"),
+                "per_rms_high": Column("Float64", "upper bound of `per_rms`, bootstrap over prompts", "nats/token"),
+                "against_own": Column("Float64", "`per_rms` minus that of the recorded advantages", "nats/token"),
+                "against_low": Column("Float64", "lower bound of `against_own`, bootstrap over prompts", "nats/token"),
+                "against_high": Column("Float64", "upper bound of `against_own`, bootstrap over prompts", "nats/token"),
+            }
+        ),
         "entropy_audit": _frozen(
             {
                 "name": Column("String", "a logged scalar, or `rollouts.` and a column"),
@@ -228,6 +247,82 @@ ANALYSES: Final[Mapping[str, Mapping[str, Column]]] = MappingProxyType(
                 "low": Column("Float64", "lower bound of that mean as an entropy", "nats/token"),
                 "high": Column("Float64", "upper bound", "nats/token"),
                 "note": Column("String", "evidence and doubts in words"),
+            }
+        ),
+        "group_size": _frozen(
+            {
+                "kind": Column(
+                    "String", "`accuracy`: groups of equal counts; `estimator`: registered, with its defaults"
+                ),
+                "name": Column("String", "estimator; null in rows by accuracy"),
+                "label": Column("String", "name of the estimator for a reader; empty in rows by accuracy"),
+                "own": Column("Boolean", "the run's own estimator, with its parameters"),
+                "accuracy": Column("Float64", "group accuracy p; null in rows of estimators"),
+                "n_correct": Column("Int64", "correct rollouts of a group", "rollouts"),
+                "n_rollouts": Column("Int64", "verified rollouts of a group", "rollouts"),
+                "n_groups": Column("Int64", "groups with these counts", "groups"),
+                "share": Column("Float64", "of all groups"),
+                "expected": Column("Float64", "that share under the fitted Beta-binomial"),
+                "excess": Column("Float64", "`share` - `expected`"),
+                "excess_low": Column("Float64", "lower bound of `excess`, bootstrap over prompts"),
+                "excess_high": Column("Float64", "upper bound of `excess`, bootstrap over prompts"),
+                "posterior": Column("Float64", "mean of the true accuracy, given the counts and the fit"),
+                "posterior_low": Column("Float64", "lower end of its credible interval"),
+                "posterior_high": Column("Float64", "upper end of its credible interval"),
+                "ratio_positive": Column(
+                    "Float64", "own estimator: mean A of correct rollouts of mixed groups / A+(p)"
+                ),
+                "ratio_negative": Column("Float64", "own estimator: mean A of wrong rollouts of mixed groups / A-(p)"),
+                "bias_positive": Column("Float64", "expected mass of the positive channel / true mass - 1"),
+                "bias_negative": Column("Float64", "expected mass of the negative channel / true mass - 1"),
+                "misplaced": Column("Float64", "mean absolute error of both masses / true masses"),
+                "needed": Column("Int64", "fewest rollouts tried with `misplaced` within the tolerance", "rollouts"),
+            }
+        ),
+        "mismatch": _frozen(
+            {
+                "step": Column("Int32", "index of the policy update; null in rows by position, and of the whole run"),
+                "position": Column(
+                    "Int64", "first token, from 1, of a bin; null in rows by step, and of the whole run"
+                ),
+                "n_rollouts": Column("Int64", "rollouts with log-probabilities of both", "rollouts"),
+                "n_tokens": Column("Int64", "their response tokens; of a position, those in its bin", "tokens"),
+                "k1": Column("Float64", "KL by k1, sampler → trainer", "nats/token"),
+                "k1_low": Column("Float64", "lower bound of `k1`, bootstrap over prompts", "nats/token"),
+                "k1_high": Column("Float64", "upper bound of `k1`, bootstrap over prompts", "nats/token"),
+                "k3": Column("Float64", "KL by k3, sampler → trainer; of tokens", "nats/token"),
+                "k3_low": Column("Float64", "lower bound of `k3`, bootstrap over prompts", "nats/token"),
+                "k3_high": Column("Float64", "upper bound of `k3`, bootstrap over prompts", "nats/token"),
+                "chi_square": Column("Float64", "chi-square divergence, sampler → trainer; mean over tokens"),
+                "response_k3": Column("Float64", "KL by k3, sampler → trainer; of responses", "nats/response"),
+                "response_chi_square": Column("Float64", "chi-square divergence, sampler → trainer; of responses"),
+                "ess": Column("Float64", "effective share of responses weighted by their ratio, sampler → trainer"),
+                "ess_low": Column("Float64", "lower bound of `ess`, bootstrap over prompts"),
+                "ess_high": Column("Float64", "upper bound of `ess`, bootstrap over prompts"),
+                "spread": Column("Float64", "root mean square of responses' log ratio, sampler → trainer", "nats"),
+                "drift_k1": Column("Float64", "KL by k1, trainer before → after the update", "nats/token"),
+                "drift_k1_low": Column("Float64", "lower bound of `drift_k1`, bootstrap over prompts", "nats/token"),
+                "drift_k1_high": Column("Float64", "upper bound of `drift_k1`, bootstrap over prompts", "nats/token"),
+                "drift_k3": Column("Float64", "KL by k3, trainer before → after the update; of tokens", "nats/token"),
+                "drift_k3_low": Column("Float64", "lower bound of `drift_k3`, bootstrap over prompts", "nats/token"),
+                "drift_k3_high": Column("Float64", "upper bound of `drift_k3`, bootstrap over prompts", "nats/token"),
+                "drift_chi_square": Column(
+                    "Float64", "chi-square divergence, trainer before → after the update; mean over tokens"
+                ),
+                "drift_response_k3": Column(
+                    "Float64", "KL by k3, trainer before → after the update; of responses", "nats/response"
+                ),
+                "drift_response_chi_square": Column(
+                    "Float64", "chi-square divergence, trainer before → after the update; of responses"
+                ),
+                "drift_ess": Column(
+                    "Float64", "effective share of responses weighted by their ratio, trainer before → after the update"
+                ),
+                "drift_ess_low": Column("Float64", "lower bound of `drift_ess`, bootstrap over prompts"),
+                "drift_ess_high": Column("Float64", "upper bound of `drift_ess`, bootstrap over prompts"),
+                "drift_spread": Column(
+                    "Float64", "root mean square of responses' log ratio, trainer before → after the update", "nats"
+                ),
             }
         ),
         "training": _frozen(

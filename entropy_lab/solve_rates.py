@@ -63,18 +63,47 @@ def solve_rates(n_correct: FloatArray, n_verified: FloatArray, weights: FloatArr
     return SolveRates(int(total), float(w @ (c == n) / total), float(w @ (c == 0) / total), expected_all, expected_none)
 
 
+def accuracy_spread(c: FloatArray, n: FloatArray, w: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Fit how true accuracies differ between prompts, by the two moments that `solve_rates` takes.
+
+    Parameters
+    ----------
+    c, n
+        Correct and verified rollouts of each entry, shape (entries,); n is 1 or more.
+    w
+        How many groups each entry stands for, shape (..., entries).
+
+    Returns
+    -------
+    mean : numpy.ndarray
+        m1, shape (...); NaN of no group.
+    strength : numpy.ndarray
+        a + b of the Beta distribution, shape (...): 0 where every prompt is either solved or not, infinity where
+        accuracies spread no more than chance makes them, NaN where no group has two rollouts.
+
+    Examples
+    --------
+    >>> mean, strength = accuracy_spread(np.array([4.0, 0.0, 2.0, 4.0]), np.full(4, 4.0), np.ones(4))
+    >>> float(mean), round(float(strength), 3)
+    (0.625, 0.552)
+    """
+    with np.errstate(invalid="ignore", divide="ignore"):
+        m1 = (w @ c) / (w @ n)
+        m2 = (w @ (c * (c - 1))) / (w @ (n * (n - 1)))
+        within, between = m1 - m2, m2 - m1**2
+        strength = np.where(within <= 0, 0.0, np.where(between <= 0, np.inf, within / between))
+    return m1, np.where(np.isnan(m2), np.nan, strength)
+
+
 def _expected(c: FloatArray, n: FloatArray, w: FloatArray) -> tuple[float, float]:
-    pairs = w @ (n * (n - 1))
-    if not pairs:
+    mean, strength = (float(value) for value in accuracy_spread(c, n, w))
+    if np.isnan(strength):
         return float("nan"), float("nan")
-    m1 = (w @ c) / (w @ n)
-    m2 = (w @ (c * (c - 1))) / pairs
-    spread = m2 - m1**2
-    if m1 - m2 <= 0:  # no group is mixed: every prompt is either solved or not
-        return float(m1), float(1 - m1)
-    if spread <= 0:  # no more spread than chance gives: one accuracy for all prompts
-        return float(w @ m1**n / w.sum()), float(w @ (1 - m1) ** n / w.sum())
-    a, b = m1 * (m1 - m2) / spread, (1 - m1) * (m1 - m2) / spread
+    if strength == 0:  # no group is mixed: every prompt is either solved or not
+        return mean, 1 - mean
+    if np.isinf(strength):  # no more spread than chance gives: one accuracy for all prompts
+        return float(w @ mean**n / w.sum()), float(w @ (1 - mean) ** n / w.sum())
+    a, b = mean * strength, (1 - mean) * strength
     share_all = np.exp(betaln(a + n, b) - betaln(a, b))
     share_none = np.exp(betaln(a, b + n) - betaln(a, b))
     return float(w @ share_all / w.sum()), float(w @ share_none / w.sum())

@@ -64,7 +64,7 @@ def test_analyze_writes_tables_and_figures_and_says_so(run, capsys):
         assert expected in words
     assert {path.stem for path in (run / "analysis").iterdir()} == {
         *("advantages", "covariance", "entropy", "entropy_audit", "ledger", "likelihood", "solve_rates", "training"),
-        "validation",
+        *("counterfactual", "group_size", "validation"),
     }
     for name in ("figure1", "figure2", "figure5"):
         assert (run / "figures" / f"{name}.png").stat().st_size > 10_000
@@ -112,7 +112,8 @@ def test_figures_of_a_study(study, tmp_path, capsys):
     words = " ".join(capsys.readouterr().out.split())
     assert "GRPO × 2" in words
     assert {path.stem for path in (tmp_path / "figures").glob("*.png")} == {f"figure{i}" for i in range(1, 6)} | {
-        "table1"
+        "table1",
+        "finite_groups",
     }
     assert "| GRPO |" in (tmp_path / "figures/table1.md").read_text()
     rows = el.Table.read(tmp_path / "tables/figure4.parquet").frame

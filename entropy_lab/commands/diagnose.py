@@ -35,7 +35,8 @@ from entropy_lab.files import replacing
 from entropy_lab.readers import Options, is_ours
 from entropy_lab.run import Run
 
-_STYLES: Final = {CRITICAL: "bold red", WARNING: "yellow", NOTE: "cyan"}
+STYLES: Final = {CRITICAL: "bold red", WARNING: "yellow", NOTE: "cyan"}
+"""How severities look."""
 _WIDTH: Final = 110
 """Columns at most, where the terminal has more: long lines are hard to follow."""
 
@@ -58,8 +59,7 @@ def run(command: Diagnose) -> None:
         sys.stdout.write(markdown(diagnosis))
     else:
         screen = console()
-        screen.width = min(screen.width, _WIDTH)
-        _show(diagnosis, screen)
+        show(diagnosis, screen)
     if command.out is not None:
         with replacing(command.out / "diagnosis.json") as file:
             file.write_text(told, encoding="utf-8")
@@ -97,7 +97,17 @@ def failing(words: tuple[str, ...]) -> frozenset[str]:
     return frozenset(names() if "any" in given else given)
 
 
-def _show(diagnosis: Diagnosis, screen: Console) -> None:
+def show(diagnosis: Diagnosis, screen: Console) -> None:
+    """Print a diagnosis: worst first, then what is fine, then what could not be checked.
+
+    Parameters
+    ----------
+    diagnosis
+        What to print.
+    screen
+        Where; it is made narrower where lines would be too long to follow.
+    """
+    screen.width = min(screen.width, _WIDTH)
     screen.print(escape(about(diagnosis)))
     for finding in diagnosis.findings:
         screen.print()
@@ -121,7 +131,7 @@ def _show(diagnosis: Diagnosis, screen: Console) -> None:
 def _told(finding: Finding) -> Listing:
     """One finding: what, since when, evidence, why, what to change."""
     since = f", {spoken_onset(finding.since)}" if finding.since else ""
-    head = f"[{_STYLES[finding.severity]}]{finding.severity}[/] [bold]{finding.title}[/]{escape(since)}"
+    head = f"[{STYLES[finding.severity]}]{finding.severity}[/] [bold]{finding.title}[/]{escape(since)}"
     listing = _grid()
     listing.title, listing.title_justify, listing.title_style = f"{head} [dim]({finding.name})[/]", "left", ""
     listing.add_row("  what", escape(finding.what))

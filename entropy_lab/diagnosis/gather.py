@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from entropy_lab.batches import GroupBatch
-from entropy_lab.diagnosis.measures import MEASURES, Step
+from entropy_lab.diagnosis.measures import MEASURES, NAN, Step
 from entropy_lab.diagnosis.series import Series
 from entropy_lab.diagnosis.signals import SIGNALS
 from entropy_lab.fold import Fold
@@ -24,30 +26,59 @@ _ODD_1, _ODD_2 = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9)
 _SHIFT_1, _SHIFT_2 = np.uint64(29), np.uint64(32)
 
 
-class Gather(Fold):
-    """Collects the series of a run, and a sketch of each step's groups; its table is empty."""
+@dataclass(frozen=True)
+class StepNumbers:
+    """What is kept of a step: the measures that exist, a sketch of its groups, and how many rollouts it had."""
 
-    def __init__(self, present: frozenset[str]) -> None:
-        self.present = present
-        self.steps: list[float] = []
-        self.sketches: list[UintArray] = []
-        self.n_rollouts = 0
-        self.values: dict[str, list[float]] = {name: [] for name in MEASURES if set(SIGNALS[name].columns) <= present}
+    values: Mapping[str, float]
+    sketch: UintArray
+    n_rollouts: int
+
+
+class Gather(Fold):
+    """Collects a few numbers of each step, and a sketch of its groups; its table is empty.
+
+    Steps may come in any order, and a step that comes again replaces what was kept of it: what is kept of one does
+    not depend on the others, so that a run which is still growing is read as one that is whole.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[int, StepNumbers] = {}
 
     def add(self, batch: GroupBatch) -> None:
         """Take one step's groups."""
         step = Step(batch)
-        self.steps.append(float(batch.step))
-        self.n_rollouts += batch.n_rollouts
-        for name, values in self.values.items():
-            values.append(MEASURES[name](step))
-        self.sketches.append(sketch(batch, self.present))
+        known = {name for name, column in batch.values.items() if not np.isnan(column).all()}
+        values = {name: measure(step) for name, measure in MEASURES.items() if known.issuperset(SIGNALS[name].columns)}
+        self._kept[batch.step] = StepNumbers(values, sketch(batch), batch.n_rollouts)
+
+    def forget(self, step: int) -> None:
+        """Drop what was kept of a step, if anything."""
+        self._kept.pop(step, None)
+
+    @property
+    def steps(self) -> list[float]:
+        """Steps that have rollouts, rising."""
+        return [float(step) for step in sorted(self._kept)]
+
+    @property
+    def sketches(self) -> list[UintArray]:
+        """The sketch of each of `steps`."""
+        return [self._kept[step].sketch for step in sorted(self._kept)]
+
+    @property
+    def n_rollouts(self) -> int:
+        """Rollouts of all steps."""
+        return sum(kept.n_rollouts for kept in self._kept.values())
 
     def series(self) -> dict[str, Series]:
         """Give the series that have a value at any step."""
+        steps, kept = self.steps, [self._kept[step] for step in sorted(self._kept)]
         made = {
-            name: Series.of(self.steps, values, "rollouts: " + ", ".join(SIGNALS[name].columns))
-            for name, values in self.values.items()
+            name: Series.of(
+                steps, [one.values.get(name, NAN) for one in kept], "rollouts: " + ", ".join(SIGNALS[name].columns)
+            )
+            for name in MEASURES
         }
         return {name: series for name, series in made.items() if len(series)}
 
@@ -56,7 +87,7 @@ class Gather(Fold):
         return Table.of("diagnosis", {})
 
 
-def sketch(batch: GroupBatch, columns: frozenset[str]) -> UintArray:
+def sketch(batch: GroupBatch) -> UintArray:
     """Smallest hashes of a step's groups, of what tells rollouts apart: log-probabilities and entropies.
 
     Groups whose rollouts are all alike are left out: a policy without entropy repeats itself rightly.
@@ -65,8 +96,6 @@ def sketch(batch: GroupBatch, columns: frozenset[str]) -> UintArray:
     ----------
     batch
         A step's groups.
-    columns
-        Columns that the run has.
 
     Returns
     -------
@@ -80,10 +109,10 @@ def sketch(batch: GroupBatch, columns: frozenset[str]) -> UintArray:
     Examples
     --------
     >>> values = {"logp": np.array([-1.0, -2.0, -3.0, -3.0])}
-    >>> len(sketch(GroupBatch(0, values, {}, np.array([0, 2])), frozenset(["logp"])))
+    >>> len(sketch(GroupBatch(0, values, {}, np.array([0, 2]))))
     1
     """
-    names = [name for name in ("logp", "sampler_logp", "entropy") if name in columns]
+    names = [name for name in ("logp", "sampler_logp", "entropy") if name in batch.values]
     if not names or not batch.n_groups:
         return np.zeros(0, np.uint64)
     rollouts = np.zeros(batch.n_rollouts, np.uint64)

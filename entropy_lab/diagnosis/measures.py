@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from entropy_lab.batches import FloatArray, GroupBatch
 from entropy_lab.means import mean_present, mean_where
+from entropy_lab.policy_distance import effective_share
 
 Mask = NDArray[np.bool_]
 NAN: Final = float("nan")
@@ -164,16 +165,6 @@ def _length_reward(step: Step) -> float:
     return float(dx @ dy) / power if dy @ dy > 1e-9 * len(dy) and power else NAN
 
 
-def _effective_sample(step: Step) -> float:
-    """Kish's effective size of a batch weighted by trainer's over sampler's probability, over its size."""
-    difference = step["logp"] - step["sampler_logp"]
-    difference = difference[~np.isnan(difference)]
-    if not len(difference):
-        return NAN
-    weights = np.exp(difference - difference.max())
-    return float(weights.sum() ** 2 / (weights @ weights) / len(weights))
-
-
 def _increment(step: Step, verdict: int) -> float:
     per_token = (step["logp_after"] - step["logp"]) / step.n_tokens
     mixed = ~step.unanimous[step.batch.group]
@@ -217,7 +208,7 @@ MEASURES: Final[Mapping[str, Callable[[Step], float]]] = {
     "phantom_high": partial(_phantom, high=True),
     "inverted": _inverted,
     "mismatch": lambda step: _token_mean(step, step["sampler_logp"] - step["logp"]),
-    "effective_sample": _effective_sample,
+    "effective_sample": lambda step: effective_share(step["logp"] - step["sampler_logp"]),
     "increment": partial(_increment, verdict=1),
     "increment_wrong": partial(_increment, verdict=0),
     "coherence": _coherence,

@@ -18,6 +18,7 @@ from entropy_lab.diagnosis.signals import SIGNALS
 from entropy_lab.errors import RunFormatError
 from entropy_lab.fold import run_folds
 from entropy_lab.run import Run
+from entropy_lab.step_files import StepFile
 
 UintArray = NDArray[np.uint64]
 
@@ -36,6 +37,11 @@ class Observed:
         Steps that have rollouts, and for each the sketch of its groups.
     n_rollouts
         Rollouts read.
+    clock
+        Seconds since the run began, by step, where the metrics tell.
+    looked_at
+        Of files whose tokens were looked at: the number of rows, and how many broke each rule. A run that grows keeps
+        it from one look to the next.
     baseline
         A run known to be healthy.
     used
@@ -47,6 +53,8 @@ class Observed:
     rollout_steps: Sequence[float] = ()
     sketches: Sequence[UintArray] = ()
     n_rollouts: int = 0
+    clock: Series | None = None
+    looked_at: dict[StepFile, tuple[int, Mapping[str, int]]] = field(default_factory=dict)
     baseline: Observed | None = None
     used: list[str] = field(default_factory=list)
 
@@ -116,20 +124,43 @@ def observe(run: Run) -> Observed:
     RunFormatError
         A file is invalid (not with ``run.skip_invalid``), or there is nothing at all to look at.
     """
-    gather = Gather(run.columns)
+    gather = Gather()
     run_folds(run, [(gather, COLUMNS)])
-    from_rollouts, from_metrics = gather.series(), metric_series(run.metrics())
+    observed = put_together(run, gather, run.metrics(), [ValidationPass.of(frame) for frame in run.evals()])
+    if not observed.series:
+        allowed = "rollouts/step-000000.parquet, … or metrics.jsonl, as docs/run-format.md says"
+        raise RunFormatError(str(run.path), "holds nothing to diagnose", allowed, _tables_hint(run.path))
+    return observed
+
+
+def put_together(run: Run, gather: Gather, metrics: pl.DataFrame, passes: Sequence[ValidationPass]) -> Observed:
+    """Make the series of a run of what was read from it.
+
+    Parameters
+    ----------
+    run
+        The run.
+    gather
+        Has taken its rollouts.
+    metrics
+        Its ``metrics.jsonl``, one row per step.
+    passes
+        Its validation passes, by step.
+
+    Returns
+    -------
+    Observed
+        As `observe` gives it; without series where nothing was read.
+    """
+    from_rollouts, from_metrics = gather.series(), metric_series(metrics)
     series = {
         name: max((found[name] for found in (from_rollouts, from_metrics) if name in found), key=len)
         for name in SIGNALS
         if name in from_rollouts or name in from_metrics
     }
-    if (validation := _validation(run)) is not None:
+    if (validation := _validation(passes)) is not None:
         series["validation"] = validation
-    if not series:
-        allowed = "rollouts/step-000000.parquet, … or metrics.jsonl, as docs/run-format.md says"
-        raise RunFormatError(str(run.path), "holds nothing to diagnose", allowed, _tables_hint(run.path))
-    return Observed(run, series, gather.steps, gather.sketches, gather.n_rollouts)
+    return Observed(run, series, gather.steps, gather.sketches, gather.n_rollouts, _clock(metrics))
 
 
 def _tables_hint(path: Path) -> str:
@@ -158,9 +189,9 @@ def metric_series(metrics: pl.DataFrame) -> dict[str, Series]:
     >>> {name: (len(series), series.source) for name, series in found.items()}
     {'entropy': (1, 'metrics: entropy'), 'zero_signal': (2, 'metrics: frac_reward_zero_std')}
     """
-    if "step" not in metrics.columns or not metrics["step"].dtype.is_numeric():
+    rows = _by_step(metrics)
+    if rows is None:
         return {}
-    rows = metrics.filter(pl.col("step").is_not_null()).unique("step", keep="last").sort("step")
     found: dict[str, Series] = {}
     for name, signal in SIGNALS.items():
         for keys in (signal.metrics, *((alias,) for alias in metric_names(name))):
@@ -173,17 +204,54 @@ def metric_series(metrics: pl.DataFrame) -> dict[str, Series]:
     return found
 
 
-def _validation(run: Run) -> Series | None:
-    """Mean accuracy of each validation pass: over answers within a benchmark, then over benchmarks; greedy if any."""
-    passes = [frame for frame in run.evals() if frame.height]
-    if not passes:
+def _by_step(metrics: pl.DataFrame) -> pl.DataFrame | None:
+    if "step" not in metrics.columns or not metrics["step"].dtype.is_numeric():
         return None
-    greedy = any((frame["greedy"] == True).any() for frame in passes)  # noqa: E712 - null is neither
-    steps, values = [], []
-    for frame in passes:
-        kept = frame.filter(pl.col("greedy")) if greedy else frame
-        means = kept.group_by("benchmark").agg(pl.col("correct").mean())
-        steps.append(float(frame["step"][0]))
-        values.append(float(value) if (value := means["correct"].mean()) is not None else float("nan"))  # type: ignore[arg-type]
-    series = Series.of(steps, values, "evals: correct" + (", greedy" if greedy else ""))
+    return metrics.filter(pl.col("step").is_not_null()).unique("step", keep="last").sort("step")
+
+
+def _clock(metrics: pl.DataFrame) -> Series | None:
+    rows = _by_step(metrics)
+    if rows is None or "time" not in rows.columns or not rows["time"].dtype.is_numeric():
+        return None
+    return Series.of(rows["step"].to_numpy(), rows["time"].cast(pl.Float64).to_numpy(), "metrics: time")
+
+
+@dataclass(frozen=True)
+class ValidationPass:
+    """What is kept of a validation pass: mean accuracies, over answers within a benchmark, then over benchmarks.
+
+    Attributes
+    ----------
+    step
+        Update after which it was made; NaN for a pass without answers.
+    answers, greedy
+        Accuracy of all answers, and of the greedy ones; NaN where none was judged.
+    has_greedy
+        There are greedy answers.
+    """
+
+    step: float
+    answers: float
+    greedy: float
+    has_greedy: bool
+
+    @classmethod
+    def of(cls, frame: pl.DataFrame) -> ValidationPass:
+        """Condense the verdicts of a pass, as ``Run.evals`` gives them."""
+        greedy = frame.filter(pl.col("greedy"))
+        step = float(frame["step"][0]) if frame.height else float("nan")
+        return cls(step, _accuracy(frame), _accuracy(greedy), greedy.height > 0)
+
+
+def _accuracy(answers: pl.DataFrame) -> float:
+    mean = answers.group_by("benchmark").agg(pl.col("correct").mean())["correct"].mean()
+    return float("nan") if mean is None else float(mean)  # type: ignore[arg-type]
+
+
+def _validation(passes: Sequence[ValidationPass]) -> Series | None:
+    """Accuracy of each pass: of the greedy answers, if there are any in the run."""
+    greedy = any(one.has_greedy for one in passes)
+    values = [one.greedy if greedy else one.answers for one in passes]
+    series = Series.of([one.step for one in passes], values, "evals: correct" + (", greedy" if greedy else ""))
     return series if len(series) else None

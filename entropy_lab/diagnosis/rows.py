@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 import numpy as np
@@ -13,7 +13,7 @@ from entropy_lab.consistency import TOLERANCE, token_rules
 from entropy_lab.diagnosis.checks import CONFIDENCE, Check, measured, measured_share, since_when
 from entropy_lab.diagnosis.finding import CRITICAL, WARNING, Case, Measure, Onset, Undecided
 from entropy_lab.diagnosis.observed import Observed
-from entropy_lab.step_files import UNREADABLE
+from entropy_lab.step_files import UNREADABLE, StepFile
 from entropy_lab.trends import level
 
 REPEATED: Final = 0.5
@@ -100,17 +100,11 @@ def _token_disagreements(observed: Observed) -> list[Measure]:
     counts: Counter[str] = Counter()
     n_rows = 0
     for file, schema in (files[index] for index in chosen):
-        names = [name for name in _WANTED if name in schema]
-        if not set(names) & set(_LISTS):
-            continue
-        try:
-            frame = pl.scan_parquet(file.path, glob=False).select(names).head(_ROWS).collect()
-        except UNREADABLE:  # said by whoever reads the rollouts
-            continue
-        n_rows += frame.height
-        rules = token_rules(names) | _mean_rules(names)
-        counts.update({text: frame.select(rule.fill_null(False).sum()).item() for text, rule in rules.items()})
-        counts["equal responses of a group have unequal log-probabilities"] += _twins_apart(frame)
+        if file not in observed.looked_at:
+            observed.looked_at[file] = _broken_rules(file, schema)
+        n_looked_at, broken = observed.looked_at[file]
+        n_rows += n_looked_at
+        counts.update(broken)
     if n_rows:
         observed.note(f"rollouts: token columns of {n_rows} rows")
     return [
@@ -118,6 +112,21 @@ def _token_disagreements(observed: Observed) -> list[Measure]:
         for text, n in counts.items()
         if n > DISAGREEING * n_rows
     ]
+
+
+def _broken_rules(file: StepFile, schema: Mapping[str, pl.DataType]) -> tuple[int, Mapping[str, int]]:
+    """Look at the first rows of a step: how many they are, and how many break each rule about their tokens."""
+    names = [name for name in _WANTED if name in schema]
+    if not set(names) & set(_LISTS):
+        return 0, {}
+    try:
+        frame = pl.scan_parquet(file.path, glob=False).select(names).head(_ROWS).collect()
+    except UNREADABLE:  # said by whoever reads the rollouts
+        return 0, {}
+    rules = token_rules(names) | _mean_rules(names)
+    broken = {text: frame.select(rule.fill_null(False).sum()).item() for text, rule in rules.items()}
+    apart = {"equal responses of a group have unequal log-probabilities": _twins_apart(frame)}
+    return frame.height, broken | apart
 
 
 def _mean_rules(names: list[str]) -> dict[str, pl.Expr]:

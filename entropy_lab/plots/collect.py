@@ -10,6 +10,7 @@ import polars as pl
 from entropy_lab import advantages
 from entropy_lab.errors import ParameterError
 from entropy_lab.plots.curves import add_comparison
+from entropy_lab.plots.maps import add_map, add_ranking
 from entropy_lab.plots.panels import Pages, Panel, spelled, tidy
 from entropy_lab.plots.points import Sources
 from entropy_lab.plots.score_panels import add_published, add_scores
@@ -40,7 +41,8 @@ def collect(name: str, panels: Sequence[Panel], runs: Sequence[RunTables]) -> Ta
     Table
         Columns panel, title, model, series, method, params (JSON), benchmark, x, y, low, high, raw (before smoothing;
         null without), n_seeds (null for curves of formulas and published numbers), band (what low and high are), for
-        scores k and best, and published (the source of a number that was not measured here, else null). Metadata:
+        scores k and best, published (the source of a number that was not measured here, else null), z (value of a map)
+        and name (of a marked point). Metadata:
         ``panels`` (a `entropy_lab.plots.panels.Drawn` each), ``missing`` (panel, model, series, reason), and for
         scores ``steps`` (step of each seed), ``beside`` (series -> published series of the same method) and
         ``agreement`` (see `entropy_lab.plots.agreement.rank_agreement`).
@@ -125,7 +127,7 @@ def _measure(pages: Pages, panel: Panel, model: str, runs: Sequence[RunTables]) 
         else:
             pages.lack(panel, model, f"no value of {panel.y} by {x}", run)
     if sources:
-        adders = {"scores": add_scores, "stacked": add_stacks}
+        adders = {"scores": add_scores, "stacked": add_stacks, "map": add_map, "ranking": add_ranking}
         adders.get(panel.kind, add_comparison)(pages, panel, model, x, sources)
 
 

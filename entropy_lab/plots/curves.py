@@ -181,7 +181,7 @@ def band_notes(rows: pl.DataFrame, panel: Panel, sources: Sources, *, ends: bool
     >>> band_notes(rows, panel, [])
     ["band = 95 % interval of the mean over 3 seeds (Student's t)"]
     """
-    noun = {"lines": "band", "stacked": "band", "points": "bar", "scores": "in brackets"}[panel.kind]
+    noun = {"lines": "band", "stacked": "band", "points": "bar", "ranking": "bar", "scores": "in brackets"}[panel.kind]
     if ends:
         noun = "bars at the right, in the legend's order"
     elif noun == "band" and rows["x"].n_unique() == 1:

@@ -54,7 +54,7 @@ class Cell:
     looks: Mapping[str, Look]
 
 
-def sheet(table: Table, *, columns: int = 2, height: float = 1.9) -> tuple[Figure, list[Cell]]:
+def sheet(table: Table, *, columns: int = 2, height: float = 1.9, legend: bool = True) -> tuple[Figure, list[Cell]]:
     """Lay out a figure: empty axes with titles and axis labels, one legend, and a footnote that says what is shown.
 
     Parameters
@@ -65,6 +65,8 @@ def sheet(table: Table, *, columns: int = 2, height: float = 1.9) -> tuple[Figur
         Panels side by side; fewer when there are fewer panels.
     height
         Inches of a row of panels.
+    legend
+        False where the panels name what they show.
 
     Returns
     -------
@@ -91,13 +93,13 @@ def sheet(table: Table, *, columns: int = 2, height: float = 1.9) -> tuple[Figur
     width = WIDTH if columns > 1 else WIDTH / 2
     places, tops, depth = _places(panels, columns, height)
     found = looks([series_of(rows) for rows in table.frame.partition_by("panel", "model", maintain_order=True)])
-    entries = _entries(found)
+    entries = _entries(found) if legend else {}
     widths = [inches(label) + 0.5 for label in entries]
     n_columns = _legend_columns(widths, width - 0.1)
     strip = math.ceil(len(entries) / n_columns) * LINE
     free = _free_place(places, columns, width, height, len(entries) * LINE, max(widths, default=0))
     notes = footnote(table, width)
-    total = depth + (strip + 0.06 if found and not free else 0) + len(notes) * LINE + 0.06
+    total = depth + (strip + 0.06 if entries and not free else 0) + len(notes) * LINE + 0.06
     figure = Figure(figsize=(width, total))
     cells = []
     titles = _titles(panels, width / columns - _LEFT)
@@ -106,7 +108,7 @@ def sheet(table: Table, *, columns: int = 2, height: float = 1.9) -> tuple[Figur
         cells.append(_cell(figure, table, panel, title, found, place))
     for model, top in tops:
         figure.text(0.08 / width, 1 - (top + 0.15) / total, model, size=FONT_SIZE + 1, path_effects=_BOLD)
-    if found:
+    if entries:
         x, y = free or (0.08, depth + 0.02)
         lines = {label for panel in panels for label in panel["baselines"]}
         _legend(figure, entries, (x / width, 1 - y / total), 1 if free else n_columns, lines)

@@ -17,6 +17,8 @@ X_AXES: Final[Mapping[str, str]] = {
     "step": "training step (updates)",
     "epoch": "epoch (passes)",
     "accuracy": "group accuracy p (fraction)",
+    "beta_pos": "exponent β+ (dimensionless)",
+    "position": "position of the token (from 1)",
 }
 """Axis labels of the columns that analyses have for x."""
 
@@ -24,6 +26,7 @@ _SCHEMA: Final = {
     **dict.fromkeys(("panel", "title", "model", "series", "method", "params", "benchmark"), pl.String),
     **dict.fromkeys(("x", "y", "low", "high", "raw"), pl.Float64),
     **{"n_seeds": pl.Int64, "band": pl.String, "k": pl.Int64, "best": pl.Boolean, "published": pl.String},
+    **{"z": pl.Float64, "name": pl.String},
 }
 
 
@@ -69,8 +72,9 @@ class Panel:
     note
         Text for the foot of the figure; fields in braces are filled from the tables' metadata.
     kind
-        ``"lines"``, ``"points"`` with error bars, ``"stacked"`` for parts that add up (a panel for each method), or
-        ``"scores"`` for a method x benchmark table.
+        ``"lines"``, ``"points"`` with error bars, ``"stacked"`` for parts that add up (a panel for each method),
+        ``"scores"`` for a method x benchmark table, ``"map"`` for values over a plane with marked points, or
+        ``"ranking"`` for named values with error bars, one below the other; the last two for one method only.
     zero_line
         True for a horizontal line at 0.
     bounds
@@ -91,6 +95,8 @@ class Panel:
         For ``"stacked"``: True for running sums over x.
     alone
         For ``"stacked"``: True to leave the panel out where there are several methods.
+    z
+        For ``"map"``: column of the values that colour shows.
 
     Examples
     --------
@@ -116,7 +122,7 @@ class Panel:
     sparse: bool = False
     window: int = 1
     note: str = ""
-    kind: Literal["lines", "points", "stacked", "scores"] = "lines"
+    kind: Literal["lines", "points", "stacked", "scores", "map", "ranking"] = "lines"
     zero_line: bool = False
     bounds: tuple[float | None, float | None] = (None, None)
     inside: tuple[float, float] | None = None
@@ -128,6 +134,7 @@ class Panel:
     line: str = ""
     running: bool = False
     alone: bool = False
+    z: str = ""
 
 
 @dataclass(frozen=True)
@@ -154,6 +161,8 @@ class Drawn:
         Source of a panel of published numbers; empty for what the runs measured.
     line
         Series that is drawn as a line over a stack of the others; empty without.
+    arrow
+        Of a map: start and unit vector (x, y, dx, dy) of an arrow; empty without.
     """
 
     key: str
@@ -171,6 +180,7 @@ class Drawn:
     baselines: tuple[str, ...] = ()
     published: str = ""
     line: str = ""
+    arrow: tuple[float, ...] = ()
 
 
 @dataclass

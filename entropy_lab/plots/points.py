@@ -223,11 +223,11 @@ def points_of_run(frame: pl.DataFrame, columns: tuple[str, str, str, str], windo
     >>> points_of_run(frame, ("step", "reward", "", ""))["y"].round(3).to_list()
     [0.5, 0.3]
     """
-    rows = numbers(frame, dict(zip(("x", "y", "low", "high"), columns, strict=True)))
+    rows = numbers(frame, dict(zip(("x", "y", "low", "high"), columns, strict=True))).drop_nulls("x")
     nothing = dict.fromkeys(("low", "high"), pl.lit(None, pl.Float64))
     if rows["x"].n_unique() < rows.height:
         rows = rows.group_by("x").agg(pl.col("y").mean()).with_columns(**nothing)
-    rows = rows.drop_nulls("x").sort("x").with_columns(raw=pl.lit(None, pl.Float64))
+    rows = rows.sort("x").with_columns(raw=pl.lit(None, pl.Float64))
     if window > 1:
         smooth = running_mean(rows["x"].to_numpy(), rows["y"].to_numpy(), window)
         rows = rows.with_columns(raw="y", y=pl.Series(smooth, dtype=pl.Float64), **nothing)
