@@ -5,10 +5,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-math test-vllm test-trl test-logging check lint types docs wheel test-lowest fuzz kill bench clean
+.PHONY: help demo test test-math test-vllm test-trl test-verl test-logging check lint types docs wheel test-lowest fuzz kill bench bench-train-step bench-trl-curves clean
 
 help:  ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
 
 .venv/train: pyproject.toml constraints.txt
 	@echo "setting up .venv (minutes, once; the log is .venv/train.log) …"
@@ -63,6 +63,14 @@ test-trl: .venv-trl/ready .venv-trl-oldest/ready  ## our estimators and our reco
 	OMP_NUM_THREADS=1 .venv-trl/bin/python -m pytest -q tests/full_trl.py
 	OMP_NUM_THREADS=1 .venv-trl-oldest/bin/python -m pytest -q tests/full_trl.py
 
+.venv-verl/ready: .ci/verl pyproject.toml constraints.txt
+	@echo "setting up .venv-verl (2.3 GB, minutes, once; the log is .venv-verl/install.log) …"
+	@PYTHON=$(PYTHON) bash .ci/verl
+	@touch $@
+
+test-verl: .venv-verl/ready  ## our estimators and our record in the real verl, on the processor (minutes)
+	OMP_NUM_THREADS=1 .venv-verl/bin/python -m pytest -q -W ignore tests/full_verl.py
+
 check: lint types docs wheel  ## what CI runs beside the tests
 
 lint: .venv/dev  ## ruff: lint and format
@@ -88,8 +96,15 @@ fuzz: .venv/dev  ## damage run files at random: success or one line, never a tra
 kill: .venv/dev  ## kill a running study ten times: it ends as one that was left alone (minutes)
 	$(BIN)/python tests/kill_study.py
 
+bench-train-step: .venv-trl/ready  ## whole training steps beside TRL's (minutes)
+	OMP_NUM_THREADS=1 .venv-trl/bin/python -m benchmarks.train_step --bare --old-logp sampler
+	OMP_NUM_THREADS=1 .venv-trl/bin/python -m benchmarks.train_step
+
+bench-trl-curves: .venv-trl/ready  ## the same task with our trainer and with TRL and our estimator, three seeds (half an hour)
+	OMP_NUM_THREADS=1 .venv-trl/bin/python -m benchmarks.trl_curves
+
 bench: .venv/dev  ## measure analyze beside DuckDB and pandas
 	$(BIN)/python benchmarks/group_table.py
 
 clean:  ## remove what the targets made
-	rm -rf .venv .venv-vllm .venv-trl .venv-trl-oldest .venv-logging dist demo demo-* .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-vllm .venv-trl .venv-trl-oldest .venv-verl .venv-logging dist demo demo-* .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -117,6 +117,32 @@ class Diagnose(Foreign):
 
 
 @dataclass
+class Watch(Foreign):
+    """Follow a run while it is trained: how it goes, and what is wrong as soon as that stands."""
+
+    run: Positional[RunPath]
+    """Directory of a run: ours (run.json), or the output or a log file of another framework (docs/readers.md)."""
+    every: Annotated[float, arg(metavar="SECONDS")] = 3.0
+    """Time between looks."""
+    confirm: Annotated[int, arg(metavar="STEPS")] = 10
+    """Steps through which a finding must stand before it is told (docs/watching.md)."""
+    fail_on: Annotated[tuple[str, ...], arg(metavar="NAME,… …", help_behavior_hint="")] = ()
+    """Stop and exit with 1 when one of these is told (more than a note), e.g. collapse,explosion; any for all."""
+    stop_after: Annotated[float | None, arg(metavar="MINUTES", help_behavior_hint="")] = None
+    """Stop when no step has come for so long; by default only when a run of ours has all its steps, or at Ctrl-C."""
+    baseline: Annotated[Path | None, arg(metavar="RUN", help_behavior_hint="")] = None
+    """A run known to be healthy, to judge this one beside."""
+    wait: Flag = False
+    """Wait for a run that is not there yet."""
+    once: Flag = False
+    """Look once."""
+    json: Flag = False
+    """Print one JSON object for each change on stdout and nothing else."""
+    skip_invalid: Flag = False
+    """Leave invalid rows out, counted and named, and judge the rest."""
+
+
+@dataclass
 class Import_(Foreign):
     """Turn what another framework wrote into a run: entropy-lab import DIR --out RUN."""
 
@@ -210,6 +236,16 @@ class Copy:
 
 
 @dataclass
+class Doctor:
+    """Check our additions to other frameworks: is the release known, is the plugin seen, does it work."""
+
+    frameworks: Positional[Annotated[tuple[str, ...], arg(metavar="[FRAMEWORK …]", help_behavior_hint="")]] = ()
+    """trl, verl; by default those that are installed."""
+    json: Flag = False
+    """Print one JSON object on stdout and nothing else."""
+
+
+@dataclass
 class Demo:
     """Train the tiny default, analyse it and draw its figures, in minutes on two cores."""
 
@@ -223,6 +259,7 @@ Command = (
     | Annotated[Claims, subcommand("claims")]
     | Annotated[Check, subcommand("check")]
     | Annotated[Diagnose, subcommand("diagnose")]
+    | Annotated[Watch, subcommand("watch")]
     | Annotated[Import_, subcommand("import")]
     | Annotated[Score, subcommand("score")]
     | Annotated[Train, subcommand("train")]
@@ -230,6 +267,7 @@ Command = (
     | Annotated[Data, subcommand("data")]
     | Annotated[List, subcommand("list")]
     | Annotated[Copy, subcommand("copy")]
+    | Annotated[Doctor, subcommand("doctor")]
     | Annotated[Demo, subcommand("demo")]
 )
 
@@ -238,7 +276,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run ``entropy-lab``.
 
     Exit codes: 0, or 2 for input that cannot be used, with one line on stderr that says what, where, what is allowed
-    and what to do; 1 when ``diagnose`` finds what ``--fail-on`` names; 130 when interrupted.
+    and what to do; 1 when ``diagnose`` or ``watch`` finds what ``--fail-on`` names, or ``doctor`` what does not work;
+    130 when interrupted.
 
     Parameters
     ----------

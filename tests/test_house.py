@@ -24,13 +24,14 @@ FLOORS = {
     **dict.fromkeys(("bootstrap", "covariance", "means", "solve_rates", "pass_at_k", "validation"), 2),
     **dict.fromkeys(("entropy_change", "scale_fit", "step_change", "entropy_definitions", "entropy_inference"), 2),
     **dict.fromkeys(("trends", "change_points"), 2),
+    **dict.fromkeys(("entropy_pressure", "prompt_sums", "policy_distance", "group_bias"), 2),
     **dict.fromkeys(("step_files", "run", "writer", "amending", "table", "consistency"), 3),
     **dict.fromkeys(("batches", "fold", "study", "rl", "readers", "recording", "integrations"), 4),
-    **dict.fromkeys(("entropy_sums", "entropy_columns"), 4),
+    **dict.fromkeys(("entropy_sums", "entropy_columns", "token_columns", "rollout_parts"), 4),
     **dict.fromkeys(("recipes", "presets"), 5),
     **dict.fromkeys(("plots",), 6),
     **dict.fromkeys(("analysis", "figure", "summary", "claims", "diagnosis"), 7),
-    **dict.fromkeys(("studies",), 8),
+    **dict.fromkeys(("studies", "monitoring"), 8),
     **dict.fromkeys(("cli", "commands"), 9),
 }
 

@@ -10,23 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from entropy_lab.advantages import Estimator, Modulation
-from entropy_lab.advantages.modulation import Constant
+from entropy_lab.advantages import Estimator
 from entropy_lab.errors import ParameterError
-
-
-def needs_entropies(modulation: Modulation | None) -> bool:
-    """Tell whether advantages depend on entropies of the rollouts: where they change, or tell tokens apart.
-
-    Examples
-    --------
-    >>> from entropy_lab.advantages import modulation
-    >>> [needs_entropies(modulation(name)) for name in ("asym_grpo", "entropy_advantage", "entropy_target")]
-    [False, True, True]
-    """
-    if modulation is None:
-        return False
-    return not isinstance(modulation, Constant) or modulation.initial.token_advantage is not None
 
 
 def of_all(estimator: Estimator, reward_N: Tensor, told_N: Tensor, group_size: int) -> NDArray[np.float64]:

@@ -16,7 +16,8 @@ from transformers import TrainerCallback
 from entropy_lab.advantages import Modulation
 from entropy_lab.advantages import modulation as named_modulation
 from entropy_lab.errors import ParameterError
-from entropy_lab.integrations.trl_advantages import for_loss, log_instead, needs_entropies, of_all
+from entropy_lab.integrations.entropy_need import needs_entropies
+from entropy_lab.integrations.trl_advantages import for_loss, log_instead, of_all
 from entropy_lab.integrations.trl_numbers import StepNumbers
 from entropy_lab.integrations.trl_releases import require_tested
 from entropy_lab.integrations.trl_rollouts import ROW, Heard, Scores, Waiting, sums_or_none, token_mask

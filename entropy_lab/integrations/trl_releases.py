@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
-from entropy_lab.errors import MissingExtraError
+from entropy_lab.integrations.releases import Supported
 
 TESTED: Final = ((1, 0), (1, 16))
 """Oldest and newest release (major, minor) whose private methods this was run with."""
+SUPPORTED: Final = Supported("trl", "TRL", *TESTED)
 
 
 def require_tested(found: str | None = None) -> None:
@@ -32,14 +32,4 @@ def require_tested(found: str | None = None) -> None:
     entropy_lab.errors.MissingExtraError: trl: TRL is 0.9.6; 1.0 to 1.16, tested at both ends. \
 Hint: pip install 'entropy-lab[trl]'
     """
-    (oldest, newest) = (".".join(map(str, each)) for each in TESTED)
-    allowed, hint = f"{oldest} to {newest}, tested at both ends", "pip install 'entropy-lab[trl]'"
-    try:
-        found = found or version("trl")
-        release = tuple(int(part) for part in found.split(".")[:2])
-    except PackageNotFoundError as error:
-        raise MissingExtraError("trl", "TRL is not installed", allowed, hint) from error
-    except ValueError:
-        release = ()
-    if not TESTED[0] <= release <= TESTED[1]:
-        raise MissingExtraError("trl", f"TRL is {found}", allowed, hint)
+    SUPPORTED.require(found)

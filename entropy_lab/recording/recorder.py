@@ -130,7 +130,7 @@ class Recorder:
         self._rows: list[pl.DataFrame] = []
         self._after: list[pl.DataFrame] = []
         self._fault: Exception | None = None
-        self._n_recorded, self._told = 0, False
+        self._n_recorded, self._told, self._unmarked = 0, False, ""
 
     def __enter__(self) -> Recorder:
         return self
@@ -235,7 +235,7 @@ class Recorder:
         finally:
             self._rows, self._after = [], []
         if self._fault is not None:
-            self._lose(number, self._fault)
+            self.lose(number, self._fault)
         self._last, self._fault = max(number, self._last), None
         return file
 
@@ -260,11 +260,12 @@ class Recorder:
             warnings.warn(f"{self.path}: {what}", RunWarning, stacklevel=2)
 
     def close(self) -> None:
-        """Remove what ranks shared; warn of rollouts that no `step` closed."""
+        """Remove what ranks shared; warn of rollouts that no `step` closed; mark the run where that failed before."""
         if self._rows:
             n = sum(frame.height for frame in self._rows)
             warnings.warn(f"{self.path}: {n} rollouts were added after the last step, and left out", RunWarning, 2)
             self._rows = []
+        self._mark()
         if self.rank == 0:
             self._parts.close()
 
@@ -282,6 +283,7 @@ class Recorder:
             about = {"step": number, "time": time.perf_counter() - self._began}
             self._writer.write_metrics({**given, **about, **found})
             self._parts.discard(number)
+            self._mark()
         self._n_recorded, self._patience = self._n_recorded + 1, self._timeout
         return file
 
@@ -314,8 +316,18 @@ class Recorder:
                 raise
             self._fault = self._fault or error
 
-    def _lose(self, step: int, error: Exception) -> None:
-        """Go on without a step: say so once here, and in run.json."""
+    def lose(self, step: int, error: Exception) -> None:
+        """Go on without a step: say so once here, and in run.json.
+
+        For loops that must go on whatever happens, the first step and what is made ready for `step` included.
+
+        Parameters
+        ----------
+        step
+            Index of the policy update.
+        error
+            Why it is not recorded.
+        """
         said = str(error) if isinstance(error, EntropyLabError) else f"{type(error).__name__}: {error}"
         if not self._told:
             self._told = True
@@ -324,12 +336,20 @@ class Recorder:
         self._lost.append(step)
         # Whoever was waited for in vain once is not waited for at every step.
         self._patience = min(self._timeout, 1.0)
-        with suppress(Exception):  # a mark that cannot be made either
+        with suppress(Exception):
             if self._writer is None:
                 self._parts.hand_over(step, pl.DataFrame(), self._patience, lost=said)
             else:
                 self._parts.discard(step)
-                amend_info(self.path, incomplete={"steps": self._lost, "why": said})
+        self._unmarked = said
+        self._mark()
+
+    def _mark(self) -> None:
+        """Say in run.json what is missing; where that fails too, say it after the next step that is recorded."""
+        if self._unmarked and self._writer is not None:
+            with suppress(Exception):
+                amend_info(self.path, incomplete={"steps": self._lost, "why": self._unmarked})
+                self._unmarked = ""
 
 
 def _require_same_columns(call: str, frame: pl.DataFrame, before: list[pl.DataFrame]) -> None:
