@@ -38,7 +38,7 @@ from entropy_lab.rl.advantage import advantages_of
 from entropy_lab.run import RunWarning
 from entropy_lab.studies.command_line import from_command_line
 from entropy_lab.tasks.countdown import Countdown
-from tests import verl_stand_ins as small
+from tests import full_verl_stand_ins as small
 
 torch.set_num_threads(1)
 CASES = {

@@ -112,8 +112,7 @@ def test_figures_of_a_study(study, tmp_path, capsys):
     words = " ".join(capsys.readouterr().out.split())
     assert "GRPO × 2" in words
     assert {path.stem for path in (tmp_path / "figures").glob("*.png")} == {f"figure{i}" for i in range(1, 6)} | {
-        "table1",
-        "finite_groups",
+        "table1"
     }
     assert "| GRPO |" in (tmp_path / "figures/table1.md").read_text()
     rows = el.Table.read(tmp_path / "tables/figure4.parquet").frame

@@ -58,9 +58,9 @@ def assert_close(frame, other):
 
 def test_all_analyses_read_each_file_once(run, reads):
     results = analyze_all(el.open_run(run))
-    assert len(results.tables) == 8
+    assert len(results.tables) == 11
     assert [step for step, _ in reads] == [0, 1, 2, 3, 4]
-    assert not {"completion", "sampler_logp", "group_accuracy"} & reads[0][1]
+    assert not {"completion", "group_accuracy"} & reads[0][1]
 
 
 def test_one_analysis_reads_only_its_columns(run, reads):
