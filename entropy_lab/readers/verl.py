@@ -194,7 +194,7 @@ READER: Final = Reader(
         "n_tokens": f"{_TRAINER}, or {_SCORE}",
         "logp": f"{_TRAINER}, or {_SCORE}",
         "entropy": f"{_TRAINER}, or {_SCORE}",
-        "logp_after": f"{_TRAINER}, or {_SCORE} and --after CHECKPOINT",
+        "logp_after": f"{_TRAINER} with +trainer.v1.entropy_lab.logp_after_every=1, or {_SCORE} and --after CHECKPOINT",
         "sampler_logp": f"{_TRAINER} with actor_rollout_ref.rollout.calculate_log_probs=true",
         "advantage": _TRAINER,
         "truncated": _TRAINER,
