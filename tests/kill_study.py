@@ -59,9 +59,16 @@ def contents(study: Path) -> dict[str, object]:
     return found
 
 
-def wait_for_work(process: subprocess.Popen[bytes], study: Path) -> None:
-    """Wait until this start of the study trains."""
-    while process.poll() is None and not list(study.glob(f"unfinished/{process.pid}/*/metrics.jsonl")):
+def finished(study: Path) -> int:
+    """Runs that are whole."""
+    return len(list((study / "runs").glob("*")))
+
+
+def wait_for_work(process: subprocess.Popen[bytes], study: Path, least: int) -> None:
+    """Wait until this start of the study trains, and so many runs are whole: each kill throws work away."""
+    while process.poll() is None:
+        if finished(study) >= least and list(study.glob(f"unfinished/{process.pid}/*/metrics.jsonl")):
+            return
         time.sleep(0.02)
 
 
@@ -93,14 +100,14 @@ def main() -> None:
             process = subprocess.Popen(command("killed"), stdout=subprocess.DEVNULL)
             # Every third kill falls into the start, the others while runs are being made.
             if number % 3:
-                wait_for_work(process, root / "killed")
+                wait_for_work(process, root / "killed", (number - 1) * finished(root / "whole") // KILLS)
             after = rng.uniform(0, lasts / KILLS)
             try:
                 process.wait(after)
             except subprocess.TimeoutExpired:
                 os.kill(process.pid, signal.SIGKILL)
             ended = process.wait()
-            done = len(list((root / "killed" / "runs").glob("*")))
+            done = finished(root / "killed")
             into = "its work" if number % 3 else "its start"
             say(f"kill {number}: {after:.1f} s into {into}, exit {ended}, {done} runs finished")
             early = {name: value for name, value in contents(root / "killed").items() if name.startswith("runs/")}
