@@ -584,3 +584,4 @@ if __name__ == "__main__":  # one process of the test above
     )
     if done.accelerator.is_main_process:
         (Path(sys.argv[1]) / "state.json").write_text(json.dumps(done.state.log_history))
+    done.accelerator.end_training()  # a process that leaves its group's threads behind may be aborted

@@ -141,6 +141,7 @@ def main(config: Config) -> Path:
         return config.out
     trainer = make_trainer(config, plan["trl"], get_task(config.task, **config.task_params))
     trainer.train(resume_from_checkpoint=True if config.resume else None)
+    trainer.accelerator.end_training()  # a process that leaves its group's threads behind may be aborted
     return config.out
 
 
