@@ -108,13 +108,7 @@ def measure(out: Path, seeds: int, steps: int) -> dict[str, Any]:
 def report(found: dict[str, Any]) -> None:
     """Print the tables."""
     print(f"{found['seeds']} seeds, {found['steps']} updates, torch {found['torch']}, {found['machine']}\n")
-    print("| | | transformers | vLLM | difference (95 % interval) | two seeds apart |\n|---|---|---|---|---|---|")
-    for quantity, parts in found["compared"].items():
-        for part, row in parts.items():
-            low, high = row["interval"]
-            difference = f"{row['difference']:+.4f} ({low:+.4f} to {high:+.4f})"
-            means = f"{row['transformers']:.4f} | {row['vllm']:.4f}"
-            print(f"| {quantity} | {part} | {means} | {difference} | {row['between_seeds']:.4f} |")
+    show_compared(found["compared"], "transformers", "vllm")
     print("\n| vLLM against the trainer's pass | lowest | highest update |\n|---|---|---|")
     for name, (low, high) in found["vllm_against_trainer"].items():
         print(f"| `{name}` | {low:.3g} | {high:.3g} |")
@@ -124,7 +118,18 @@ def report(found: dict[str, Any]) -> None:
     for engine, row in found["speed"].items():
         times = " | ".join(f"{row[name]:.3f}" for name in ("time_rollout", "time_logp", "time_update"))
         print(f"| {engine} | {row['sampled_tokens_per_second']:,.0f} | {times} |")
-    rows = [row for parts in found["compared"].values() for row in parts.values()]
+
+
+def show_compared(compared: dict[str, Any], first: str, second: str) -> None:
+    """Print the table of what `compare` found of two, and how many intervals hold 0."""
+    print(f"| | | {first} | {second} | difference (95 % interval) | two seeds apart |\n|---|---|---|---|---|---|")
+    for quantity, parts in compared.items():
+        for part, row in parts.items():
+            low, high = row["interval"]
+            difference = f"{row['difference']:+.4f} ({low:+.4f} to {high:+.4f})"
+            means = f"{row[first]:.4f} | {row[second]:.4f}"
+            print(f"| {quantity} | {part} | {means} | {difference} | {row['between_seeds']:.4f} |")
+    rows = [row for parts in compared.values() for row in parts.values()]
     print(f"\n{sum(row['agree'] for row in rows)} of {len(rows)} intervals hold 0 (95 % of them are expected to)")
 
 

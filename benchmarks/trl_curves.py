@@ -24,7 +24,7 @@ import polars as pl
 import torch
 
 import entropy_lab as el
-from benchmarks.engines import Curves, compare, thirds
+from benchmarks.engines import Curves, compare, show_compared, thirds
 from benchmarks.train_step import TASK, tokenizer
 from entropy_lab.rl.policy import PolicySettings, make_policy
 from entropy_lab.rl.progress import TrainingProgress
@@ -89,22 +89,6 @@ def measure(out: Path, seeds: int, steps: int) -> dict[str, Any]:
     return {"torch": torch.__version__, "seeds": seeds, "steps": steps, "advantages": furthest, "compared": compared}
 
 
-def report(found: dict[str, Any]) -> None:
-    """Print the tables."""
-    print("| | | entropy-lab | TRL | difference (95 % interval) | two seeds apart |\n|---|---|---|---|---|---|")
-    for quantity, parts in found["compared"].items():
-        for part, row in parts.items():
-            low, high = row["interval"]
-            difference = f"{row['difference']:+.4f} ({low:+.4f} to {high:+.4f})"
-            print(
-                f"| {quantity} | {part} | {row['entropy-lab']:.4f} | {row['TRL']:.4f} | {difference} "
-                f"| {row['between_seeds']:.4f} |"
-            )
-    rows = [row for parts in found["compared"].values() for row in parts.values()]
-    print(f"\n{sum(row['agree'] for row in rows)} of {len(rows)} intervals hold 0 (95 % of them are expected to)")
-    print(f"recorded advantages and the estimator's differ by at most {found['advantages']}")
-
-
 def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -115,7 +99,8 @@ def main() -> None:
     words = parser.parse_args()
     torch.set_num_threads(1)
     found = measure(words.out, words.seeds, words.steps)
-    report(found)
+    show_compared(found["compared"], *TRAINERS)
+    print(f"recorded advantages and the estimator's differ by at most {found['advantages']}")
     if words.json:
         words.json.write_text(json.dumps(found, indent=1), encoding="utf-8")
 
