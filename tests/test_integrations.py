@@ -3,6 +3,7 @@
 import json
 import tomllib
 from collections import deque
+from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -137,7 +138,27 @@ def test_a_preset_s_settings_are_all_taken_over():
     assert plan["trl"]["vllm_gpu_memory_utilization"] == 0.3
     assert plan["recorder"]["advantage_params"] == {"beta_pos": 0.9, "beta_neg": 0.4}
     assert plan["recorder"]["logp_after_every"] == 10
-    assert "--eval-samples 5" in plan["commands"]["validate a checkpoint"]
+
+
+def test_the_command_that_validates_a_checkpoint_takes_the_preset_s_validation():
+    line = composed("--preset", "qwen3-4b-math", "--processes", "8")["commands"]["validate a checkpoint"]
+    words = line.replace("PRESET", "qwen3-4b-math").split()
+    assert words[:3] == ["entropy-lab", "train", "grpo"]
+    config = from_command_line(recipes.load("trainers", "grpo").Config, words[3:])
+    assert (config.steps, config.lr, config.eval_every) == (1, 0.0, 1)
+    assert (config.eval_problems, config.eval_samples) == (1000, 5)
+    assert config.model.path == "run-trl/checkpoint-N"
+
+
+@pytest.mark.parametrize("name", ["trl_grpo", "verl_grpo"])
+def test_settings_that_are_left_out_are_known_to_our_trainer_and_are_no_options(name, capsys):
+    recipe, ours = recipes.load("trainers", name), recipes.load("trainers", "grpo")
+    assert set(recipe.Config.LEFT_OUT) <= {each.name for each in fields(ours.Config)}
+    assert not set(recipe.Config.LEFT_OUT) & {each.name for each in fields(recipe.Config)}
+    for setting in recipe.Config.LEFT_OUT:
+        with pytest.raises(SystemExit):
+            from_command_line(recipe.Config, ["--out", "run", f"--{setting.replace('_', '-')}", "1"])
+        assert "nrecognized" in capsys.readouterr().err
 
 
 def test_a_dry_run_prints_and_starts_nothing(capsys, tmp_path):

@@ -11,108 +11,43 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import numpy as np
 
-from entropy_lab import advantages
 from entropy_lab.advantages.parameters import Choice
 from entropy_lab.configuration import saved
 from entropy_lab.errors import ParameterError
-from entropy_lab.rl.policy import PolicySettings
-from entropy_lab.rl.ranges import Count, CountOrNone, NotNegative, Positive, require_in_range
-from entropy_lab.rl.vllm_engine import VllmOptions
+from entropy_lab.integrations.launch_settings import LaunchSettings
+from entropy_lab.rl.ranges import Count, CountOrNone
 from entropy_lab.studies.command_line import from_command_line
 from entropy_lab.tasks import Problem, Task, verify_all
 from entropy_lab.tasks import get as get_task
 
 LOSSES: Final = {"token-mean": "dapo", "seq-mean-token-mean": "grpo", "seq-mean-token-sum-norm": "dr_grpo"}
 """Our names of loss aggregations and TRL's."""
-VALIDATION: Final = ("eval_every", "eval_problems", "eval_samples", "eval_samples_every")
 
 
 @dataclass
-class Config:
+class Config(LaunchSettings):
     """Settings of a training run: those of trainers/grpo.py that TRL has, and how it is spread over processes."""
 
     out: Path
     """Directory of the run; TRL's checkpoints go beside it, to OUT-trl."""
-    resume: bool = False
-    """Go on from TRL's latest checkpoint."""
-    dry_run: bool = False
-    """Print the composed configuration, and start nothing."""
     processes: CountOrNone = 0
     """GPUs that train, on all nodes; 0 for what the launcher says."""
     per_device: Count = 4
     """Sequences of one forward and backward pass on a GPU; changes memory and speed only."""
     engine: Annotated[str, Choice("transformers", "vllm", "vllm-server")] = "vllm"
     """What samples: transformers, vLLM on the GPUs that train, or a server (`trl vllm-serve`)."""
-    vllm: VllmOptions = field(default_factory=VllmOptions)
-    """Of vLLM on the GPUs that train: gpu_memory_utilization is used."""
     vllm_host: str = "0.0.0.0"
     """Host of the server."""
-    checkpoint_every: CountOrNone = 0
-    """Updates between checkpoints; 0 for none."""
-    advantage: str = "grpo"
-    """Advantage estimator, or one that changes during training."""
-    advantage_params: dict[str, int | float | str] = field(default_factory=dict)
-    """Its parameters."""
     aggregation: Annotated[str, Choice("auto", *LOSSES)] = "auto"
     """How token losses become one; auto is the estimator's."""
-    clip_low: float = 0.2
-    """Width of the clip range below 1."""
-    clip_high: float = 0.2
-    """Width of the clip range above 1."""
-    kl_coef: NotNegative = 0.0
-    """Weight of the divergence from the base policy."""
-    entropy_coef: NotNegative = 0.0
-    """Weight of an entropy bonus; TRL has it since 1.8."""
-    task: str = "math"
-    """Task to train on."""
-    task_params: dict[str, int | float | str] = field(default_factory=dict)
-    """Its parameters."""
-    model: PolicySettings = field(default_factory=PolicySettings)
-    """The policy: path, prompt, dtype and gradient_checkpointing are used."""
-    train_prompts: Count = 1024
-    """Different training prompts."""
-    data_seed: CountOrNone = 0
-    """Seed that draws them."""
-    steps: Count = 80
-    """Policy updates: batches of rollouts."""
-    prompts_per_step: Count = 64
-    """Prompts of an update."""
-    group_size: Count = 8
-    """Rollouts of each prompt."""
-    mini_batches: Count = 4
-    """Optimizer steps of a pass over an update's rollouts."""
-    ppo_epochs: Count = 1
-    """Passes over an update's rollouts."""
-    lr: NotNegative = 1e-6
-    """Learning rate of AdamW."""
-    lr_rise: CountOrNone = 0
-    """Updates over which it rises linearly."""
-    max_grad_norm: Positive = 1.0
-    """Gradients with a larger norm are scaled down to it."""
-    temperature: Positive = 1.0
-    """Sampling temperature."""
-    max_new_tokens: Count = 2048
-    """Length limit of a response."""
-    increments_every: CountOrNone = 1
-    """Updates between those after which the log-probabilities of their rollouts are taken again; 0 for never."""
-    micro_tokens: CountOrNone = 0
-    """Not used: TRL counts sequences, see per_device."""
-    eval_every: CountOrNone = 0
-    """Not used here but by the dry run's commands, as are the next three."""
-    eval_problems: Count = 1000
-    """Most problems of a benchmark."""
-    eval_samples: CountOrNone = 0
-    """Sampled answers beside the greedy one."""
-    eval_samples_every: CountOrNone = 1
-    """Passes that sample."""
-    seed: CountOrNone = 0
-    """Seed of order and sampling."""
+    LEFT_OUT = ("micro_tokens", "eval_every", "eval_problems", "eval_samples", "eval_samples_every")
+    """Settings of a preset that have no use here: TRL counts sequences, and does not validate."""
 
 
 def main(config: Config) -> Path:
@@ -158,13 +93,9 @@ def prepare(config: Config) -> dict[str, Any]:
     dict
         ``trl``, arguments of GRPOConfig; ``recorder``, ours of the trainer; ``commands``, to start and to validate.
     """
-    require_in_range(config)
-    modulation = advantages.modulation(config.advantage, **config.advantage_params)
-    modulation.initial(np.zeros((1, config.group_size)))
-    if not config.model.path:
-        raise ParameterError("model.path", "is empty", "a pretrained model: small ones are trained by trainers/grpo.py")
+    config.require_fitting()
     processes = config.processes or int(os.environ.get("WORLD_SIZE", "1"))
-    aggregation = modulation.aggregation if config.aggregation == "auto" else config.aggregation
+    aggregation = config.modulation().aggregation if config.aggregation == "auto" else config.aggregation
     if aggregation not in LOSSES:
         raise ParameterError("aggregation", f"is {aggregation!r}", f"one of {', '.join(LOSSES)}")
     trl = {
@@ -249,13 +180,11 @@ def of_recorder(config: Config) -> dict[str, Any]:
 def commands(config: Config, processes: int) -> dict[str, str]:
     """Give the lines that start the run and that validate a checkpoint of it."""
     where = f"--out {config.out} --preset PRESET"
-    measure = {name: getattr(config, name) for name in VALIDATION if name != "eval_every"}
-    options = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in measure.items())
     launch = f"--num_processes {processes}"
     nodes = f"{launch} --num_machines N --machine_rank I --main_process_ip IP"
     sharded = f"{launch} --use_deepspeed --zero_stage 3"
     lines = {"one node": launch, "several nodes": nodes, "a policy that one GPU does not hold": sharded}
-    validation = f"entropy-lab train grpo --preset PRESET --lr 0 --steps 1 --eval-every 1 {options}"
+    validation = "entropy-lab train grpo --preset PRESET --lr 0 --steps 1 --eval-every 1"
     return {
         **{name: f"accelerate launch {words} trainers/trl_grpo.py {where}" for name, words in lines.items()},
         "validate a checkpoint": f"{validation} --model {config.out}-trl/checkpoint-N --out {config.out}-validation-N",
@@ -291,6 +220,9 @@ def make_trainer(config: Config, arguments: dict[str, Any], task: Task, **instea
     rows = {"prompt": [texts.text(each.prompt) for each in asked], "problem": [each.id for each in asked]}
     settings = of_recorder(config)
     settings["recorder"]["config"] = saved(config)
+    for name in arguments:
+        if name not in GRPOConfig.__dataclass_fields__:
+            raise ParameterError(name, "is not known to the TRL that is installed", "a newer TRL, or the default")
     given = {
         "model": config.model.path,
         "processing_class": tokenizer,

@@ -10,20 +10,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import numpy as np
 
-from entropy_lab import advantages
 from entropy_lab.advantages.parameters import Choice
 from entropy_lab.errors import ParameterError
+from entropy_lab.integrations.launch_settings import LaunchSettings
 from entropy_lab.integrations.verl_data import data_files, write_data
 from entropy_lab.integrations.verl_names import words_of
-from entropy_lab.rl.policy import PolicySettings
-from entropy_lab.rl.ranges import Count, CountOrNone, NotNegative, Positive, require_in_range
-from entropy_lab.rl.vllm_engine import VllmOptions
+from entropy_lab.rl.ranges import Count, CountOrNone
 from entropy_lab.studies.command_line import from_command_line
 from entropy_lab.tasks import Task
 from entropy_lab.tasks import get as get_task
@@ -33,89 +31,33 @@ AGGREGATIONS: Final = ("token-mean", "seq-mean-token-mean", "seq-mean-token-sum-
 
 
 @dataclass
-class Config:
+class Config(LaunchSettings):
     """Settings of a training run: those of trainers/grpo.py that verl has, and how it is spread over GPUs."""
 
     out: Path
     """Directory of the run; verl's checkpoints, data and logs go beside it, to OUT-verl."""
-    dry_run: bool = False
-    """Print the composed configuration and the commands, and start nothing."""
     only: Annotated[str, Choice("", "data")] = ""
     """data: make the data files and stop."""
-    resume: bool = False
-    """Go on from verl's latest checkpoint."""
     nodes: Count = 1
     """Machines; on several, Ray runs on all of them before this starts on one."""
     gpus: Count = 4
     """GPUs of each machine: they sample and train in turn."""
     engine: Annotated[str, Choice("vllm", "sglang")] = "vllm"
     """What samples."""
-    vllm: VllmOptions = field(default_factory=VllmOptions)
-    """Of the engine: gpu_memory_utilization is used."""
     micro_tokens: Count = 16384
     """Most tokens of one forward and backward pass on a GPU; changes memory and speed only."""
     prompt_tokens: Count = 1024
     """Longest prompt; problems with a longer one are left out."""
-    checkpoint_every: CountOrNone = 0
-    """Updates between checkpoints; 0 for none."""
-    advantage: str = "grpo"
-    """Advantage estimator of ours, or one that changes during training."""
-    advantage_params: dict[str, int | float | str] = field(default_factory=dict)
-    """Its parameters."""
     aggregation: Annotated[str, Choice("auto", *AGGREGATIONS)] = "auto"
     """How token losses become one; auto is the estimator's."""
-    clip_low: float = 0.2
-    """Width of the clip range below 1."""
-    clip_high: float = 0.2
-    """Width of the clip range above 1."""
-    kl_coef: NotNegative = 0.0
-    """Weight of the divergence from the base policy."""
-    entropy_coef: NotNegative = 0.0
-    """Weight of an entropy bonus."""
-    task: str = "math"
-    """Task to train on; the answers of math are compared by verl."""
-    task_params: dict[str, int | float | str] = field(default_factory=dict)
-    """Its parameters."""
-    model: PolicySettings = field(default_factory=PolicySettings)
-    """The policy: path, prompt, dtype and gradient_checkpointing are used."""
-    train_prompts: Count = 1024
-    """Different training prompts."""
-    data_seed: CountOrNone = 0
-    """Seed that draws them."""
-    steps: Count = 80
-    """Policy updates: batches of rollouts."""
-    prompts_per_step: Count = 64
-    """Prompts of an update."""
-    group_size: Count = 8
-    """Rollouts of each prompt."""
-    mini_batches: Count = 4
-    """Optimizer steps of a pass over an update's rollouts."""
-    ppo_epochs: Count = 1
-    """Passes over an update's rollouts."""
-    lr: NotNegative = 1e-6
-    """Learning rate of AdamW; its other settings are verl's."""
-    lr_rise: CountOrNone = 0
-    """Updates over which it rises linearly."""
-    max_grad_norm: Positive = 1.0
-    """Gradients with a larger norm are scaled down to it."""
-    temperature: Positive = 1.0
-    """Sampling temperature."""
-    max_new_tokens: Count = 2048
-    """Length limit of a response."""
-    increments_every: CountOrNone = 1
-    """Updates between those after which the log-probabilities of their rollouts are taken again; 0 for never."""
     eval_every: CountOrNone = 0
     """Updates between validation passes, greedy; 0 for none."""
     eval_problems: Count = 1000
     """Most problems of a benchmark."""
-    eval_samples: CountOrNone = 0
-    """Not used: sampled answers are left to our trainer."""
-    eval_samples_every: CountOrNone = 1
-    """Not used, likewise."""
     texts: bool = False
     """Record prompts, completions and answers."""
-    seed: CountOrNone = 0
-    """Seed of order and sampling."""
+    LEFT_OUT = ("eval_samples", "eval_samples_every")
+    """Settings of a preset that have no use here: validation is greedy."""
 
 
 def main(config: Config) -> Path:
@@ -159,10 +101,7 @@ def main(config: Config) -> Path:
 
 def require_fitting(config: Config) -> None:
     """Refuse settings that do not fit together."""
-    require_in_range(config)
-    advantages.modulation(config.advantage, **config.advantage_params).initial(np.zeros((1, config.group_size)))
-    if not config.model.path:
-        raise ParameterError("model.path", "is empty", "a pretrained model: small ones are trained by trainers/grpo.py")
+    config.require_fitting()
     if config.prompts_per_step % config.mini_batches:
         wrong = f"is {config.prompts_per_step} with mini_batches {config.mini_batches}"
         raise ParameterError("prompts_per_step", wrong, "a multiple of mini_batches")
@@ -209,8 +148,7 @@ def of_data(config: Config) -> dict[str, Any]:
 
 def of_actor(config: Config) -> dict[str, Any]:
     """Policy, loss and optimizer."""
-    aggregation = advantages.modulation(config.advantage, **config.advantage_params).aggregation
-    aggregation = aggregation if config.aggregation == "auto" else config.aggregation
+    aggregation = config.modulation().aggregation if config.aggregation == "auto" else config.aggregation
     policy, actor = "actor_rollout_ref.model", "actor_rollout_ref.actor"
     return {
         f"{policy}.path": config.model.path,

@@ -10,8 +10,8 @@ from typing import Annotated, Any, Final
 import tyro
 from tyro.conf import arg
 
-from entropy_lab.presets.preset import Preset, built_in, read_preset
-from entropy_lab.studies.settings import checked
+from entropy_lab.presets.preset import Preset, built_in
+from entropy_lab.studies.settings import checked, preset_for
 
 _OPTION: Final = "--preset"
 
@@ -62,7 +62,7 @@ def from_command_line(
     Config(out='run', lr=2e-06, steps=10)
     """
     words = sys.argv[1:] if words is None else list(words)
-    preset = read_preset(_named(words))
+    preset = preset_for(config_class, _named(words))
     begun = _begun(config_class, preset)
     # A dict that is not empty would become one option for each of its entries, and no other entry could be given.
     shown = {name: {} if isinstance(value, Mapping) else value for name, value in begun.items()}
@@ -85,7 +85,7 @@ def _named(words: Sequence[str]) -> str:
 
 def _begun(config_class: type[Any], preset: Preset) -> dict[str, Any]:
     """Give the settings of the preset and the defaults of the others; tyro asks for what has none."""
-    of_preset = checked(config_class, preset.where, preset.values) if preset.values else {}
+    of_preset = checked(config_class, preset.where, preset.values)
     made = {each.name: _default(each) for each in fields(config_class) if each.init}
     return made | of_preset
 

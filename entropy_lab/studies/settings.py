@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import is_dataclass
+from dataclasses import is_dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
@@ -12,7 +12,7 @@ from typing import Any, get_type_hints
 
 from entropy_lab import recipes
 from entropy_lab.errors import MissingExtraError, ParameterError, UnknownNameError
-from entropy_lab.presets.preset import read_preset
+from entropy_lab.presets.preset import Preset, read_preset
 
 
 def load_trainer(name: str) -> ModuleType:
@@ -87,10 +87,43 @@ def configured(config_class: type[Any], where: str, values: Mapping[str, Any], o
         own = {name: value for name, value in values.items() if name != "preset"}
         if not isinstance(values["preset"], str):
             raise ParameterError(f"{where}: preset", f"is {values['preset']!r}", "a text")
-        preset = read_preset(values["preset"])
-        checked(config_class, preset.where, preset.values)
-        values = preset.under(own)
+        values = preset_for(config_class, values["preset"]).under(own)
     return config_class(**checked(config_class, where, values), out=out)
+
+
+def preset_for(config_class: type[Any], name: str) -> Preset:
+    """Read a preset for a trainer, without the settings that the trainer has no use for.
+
+    Parameters
+    ----------
+    config_class
+        A dataclass. Its attribute ``LEFT_OUT``, where there is one, lists settings of trainers/grpo.py that a preset
+        may have and this trainer does without.
+    name
+        Name or path, as `read_preset`.
+
+    Returns
+    -------
+    Preset
+        Its values fit the class.
+
+    Raises
+    ------
+    UnknownNameError, ParameterError
+        As `read_preset` and `configured`.
+
+    Examples
+    --------
+    >>> from dataclasses import make_dataclass
+    >>> preset = read_preset("qwen3-4b-math")
+    >>> others = tuple(each for each in preset.values if each != "lr")
+    >>> preset_for(make_dataclass("Config", [("lr", float)], namespace={"LEFT_OUT": others}), "qwen3-4b-math").values
+    {'lr': 2e-06}
+    """
+    preset, left_out = read_preset(name), getattr(config_class, "LEFT_OUT", ())
+    values = {setting: value for setting, value in preset.values.items() if setting not in left_out}
+    checked(config_class, preset.where, values)
+    return replace(preset, values=values)
 
 
 def checked(kind: type[Any], where: str, values: Mapping[str, Any]) -> dict[str, Any]:
