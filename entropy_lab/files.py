@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import math
+import os
 import re
 import secrets
 from collections.abc import Iterator
@@ -55,6 +56,10 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
     except OSError as error:
         raise cannot_write(path, error) from error
+    except Exception as error:
+        if (refused := _told_in_words(error)) is None:
+            raise
+        raise cannot_write(path, refused) from error
     finally:
         if temporary.exists():
             temporary.unlink()
@@ -124,6 +129,12 @@ def _marked_read_only(path: Path) -> bool:
     """Tell whether nobody may write to the nearest folder that exists: root could, against its owner's wish."""
     folder = next(parent for parent in path.absolute().parents if parent.exists())
     return not folder.stat().st_mode & 0o222
+
+
+def _told_in_words(error: Exception) -> OSError | None:
+    """Find the system's refusal in another error's text: libraries in Rust (polars, safetensors) raise their own."""
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    return OSError(int(found[1]), os.strerror(int(found[1]))) if found else None
 
 
 def cannot_write(path: Path, error: OSError) -> OutputError:

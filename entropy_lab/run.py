@@ -104,6 +104,12 @@ class Run:
         """
         return dict(self._sound(self.step_files, ROLLOUTS))
 
+    @property
+    def readable_files(self) -> tuple[StepFile, ...]:
+        """Files of ``sound_files`` but those that a reading so far found damaged (``skip_invalid``: see ``skipped``)."""
+        damaged = {item.file for item in self.skipped if item.rows is None}
+        return tuple(file for file in self.sound_files if file.label not in damaged)
+
     @cached_property
     def sound_evals(self) -> Mapping[StepFile, Mapping[str, pl.DataType]]:
         """Validation files whose footers are whole and whose schemas fit, as ``sound_files``."""
@@ -163,8 +169,17 @@ class Run:
             yield frame.with_columns(absent)
 
     def scan(self) -> pl.LazyFrame:
-        """All rollouts as one lazy polars frame, unchecked; absent columns are null where other files have them."""
-        return pl.scan_parquet([file.path for file in self.step_files], glob=False, missing_columns="insert")
+        """All rollouts as one lazy polars frame, rows unchecked.
+
+        A column that only some files have is null in the rows of the others. Without rollouts the frame has no column.
+
+        Raises
+        ------
+        RunFormatError
+            A file is damaged or its columns do not fit (not with ``skip_invalid``).
+        """
+        frames = [pl.scan_parquet(file.path, glob=False) for file in self.sound_files]
+        return pl.concat(frames, how="diagonal_relaxed") if frames else pl.LazyFrame()
 
     def metrics(self) -> pl.DataFrame:
         """Read ``metrics.jsonl``; an empty frame when there is none.

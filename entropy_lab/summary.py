@@ -44,7 +44,7 @@ def summarise(run: Run, results: Results) -> dict[str, Any]:
         "training": _training,
         "validation": _validation,
     }
-    steps = [file.step for file in run.step_files]
+    steps = [file.step for file in run.readable_files]
     summary: dict[str, Any] = {
         "run": run.name,
         "method": dict(run.method),

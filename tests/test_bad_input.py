@@ -1,6 +1,7 @@
 """Bad input gives one line and exit code 2, writes nothing and loses nothing; --skip-invalid analyses the rest."""
 
 import json
+import resource
 import subprocess
 import sys
 
@@ -203,6 +204,7 @@ def test_skip_invalid_leaves_out_whole_files(run, tmp_path, capsys, edit, where,
     assert len(summary["left_out"]) == 1
     assert what in summary["left_out"][0]["why"]
     assert pl.read_parquet(tmp_path / "a/analysis/training.parquet")["step"].to_list() == [0, 2]
+    assert summary["steps"] == {"first": 0, "last": 2, "n": 2}
 
 
 def test_several_faults_of_one_file_are_each_counted_once(run, tmp_path, capsys):
@@ -234,6 +236,18 @@ def test_an_unwritable_run_asks_for_out(run, tmp_path, capsys):
     assert "--out" in line
     main(["analyze", str(run), "--no-figures", "--out", str(tmp_path / "elsewhere")])
     assert (tmp_path / "elsewhere/analysis/entropy.parquet").exists()
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(run, capsys):
+    before, (soft, hard) = contents(run), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64, hard))  # no file may grow beyond 64 bytes
+    try:
+        line = refused(capsys, "analyze", run, "--no-figures")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "cannot be written (File too large)" in line
+    assert "--out" in line
+    assert contents(run) == before
 
 
 def test_a_read_only_run_is_refused_and_left_alone(run, tmp_path, capsys):

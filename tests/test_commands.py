@@ -59,6 +59,7 @@ def test_analyze_writes_tables_and_figures_and_says_so(run, capsys):
     main(["analyze", str(run)])
     output = capsys.readouterr()
     assert output.err == ""
+    assert all(line == line.rstrip() for line in output.out.splitlines())
     words = " ".join(output.out.split())
     for expected in ("GRPO", "0 to 3 (4 recorded)", "nats/token", "slope over accuracy", "all-solved", "figure2"):
         assert expected in words

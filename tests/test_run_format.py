@@ -66,6 +66,19 @@ def test_responses_of_equal_length_are_stored_like_others(writer, rows):
     assert found.to_list() == [[-1.0] * 3] * 4
 
 
+def test_a_scan_of_files_that_differ_in_columns_and_widths_is_one_frame(writer):
+    assert el.open_run(writer.path).scan().collect().shape == (0, 0)
+    writer.write_rollouts(0, MINIMUM)
+    writer.write_rollouts(1, {**MINIMUM, "entropy": [0.1, 0.2, 0.3, None], "extra": [1] * 4})
+    file = writer.write_rollouts(2, MINIMUM)
+    pl.read_parquet(file).with_columns(pl.col("sample").cast(pl.Int64)).write_parquet(file)
+    found = el.open_run(writer.path).scan().sort("step", "group_id", "sample").collect()
+    assert found["step"].to_list() == [0] * 4 + [1] * 4 + [2] * 4
+    assert found["sample"].to_list() == [0, 1] * 6
+    assert found["extra"].to_list() == [None] * 4 + [1] * 4 + [None] * 4
+    assert found["entropy"].null_count() == 9
+
+
 def test_run_json_says_what_the_run_is(writer):
     run = el.open_run(writer.path)
     assert run.info["format"] == "entropy-lab/run"

@@ -24,9 +24,7 @@ def run(command: Check) -> None:
     _ = opened.info
     require_content(opened)
     n_rows = _read_all(opened)
-    unreadable = {item.file for item in opened.skipped if item.rows is None}
-    readable = [file for file in opened.sound_files if file.label not in unreadable]
-    warnings = [line for file in readable for line in disagreements(opened, file)]
+    warnings = [line for file in opened.readable_files for line in disagreements(opened, file)]
     screen = console()
     screen.print(f"{opened.name}: {len(opened.step_files)} steps, {n_rows:,} valid rollouts", _gaps(opened))
     screen.print(_abilities(opened))
