@@ -1,6 +1,7 @@
 """The examples of README and docs run as they stand."""
 
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,15 @@ def test_readmes_session_runs(run):
 def test_the_analysis_of_the_recipes_page_runs(run):
     Path("mine.py").write_text(python_blocks("docs/recipes.md")[0], encoding="utf-8")
     assert el.analyze(run, "./mine.py").frame["len"].sum() == 160
+
+
+def test_the_notebook_of_the_recipes_page_draws_both_runs(run):
+    shutil.copytree(run, "runs/asym-grpo-seed0")
+    scope: dict[str, object] = {}
+    exec(compile(python_blocks("docs/recipes.md")[1], "docs/recipes.md", "exec"), scope)
+    drawn = scope["axes"].collections[0].get_offsets()
+    covariance = el.analyze(run, "covariance").frame["covariance"].to_numpy()
+    np.testing.assert_allclose(drawn[:, 1], [*covariance, *covariance])
 
 
 def test_the_controller_of_the_advantages_page_runs():
