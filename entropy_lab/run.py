@@ -106,7 +106,7 @@ class Run:
 
     @property
     def readable_files(self) -> tuple[StepFile, ...]:
-        """Files of ``sound_files`` but those that a reading so far found damaged (``skip_invalid``: see ``skipped``)."""
+        """Files of ``sound_files`` but those that a reading so far found damaged and listed in ``skipped``."""
         damaged = {item.file for item in self.skipped if item.rows is None}
         return tuple(file for file in self.sound_files if file.label not in damaged)
 

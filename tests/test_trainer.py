@@ -1,36 +1,26 @@
 """Whole training runs, a few steps long: what they record, and that equal settings give equal runs."""
 
 import io
-import itertools
-import json
-from dataclasses import fields, replace
-from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 import torch
-import tyro
 from rich.console import Console
 
 import entropy_lab as el
-from entropy_lab import advantages, recipes
-from entropy_lab.errors import OutputError, ParameterError, UnknownNameError
-from entropy_lab.plots.series import family
+from entropy_lab.errors import OutputError
 from entropy_lab.rl.model import build_model
-from entropy_lab.rl.policy import PolicySettings, make_policy
+from entropy_lab.rl.policy import make_policy
 from entropy_lab.rl.progress import TrainingProgress
 from entropy_lab.rl.tokens import VocabularyTokens
 from entropy_lab.rl.transformers_engine import TransformersEngine
 from entropy_lab.rl.warm_start import WarmStart
 from entropy_lab.schema import EVALS, METRICS, ROLLOUTS
-from entropy_lab.tasks.countdown import Countdown
 from entropy_lab.writer import RunWriter
+from tests.short_runs import GRPO, SIZES, TASK, config, evals, metrics, rollouts
 
 torch.set_num_threads(1)
-GRPO = recipes.load("trainers", "grpo")
-SIZES = PolicySettings(hidden=48, layers=2, heads=3, kv_heads=1, head_dim=16, feed_forward=96)
-TASK = Countdown()
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -41,38 +31,9 @@ def cache(tmp_path_factory):
         yield
 
 
-def config(out, **changes):
-    tiny = GRPO.Config(
-        out=Path(out),
-        model=SIZES,
-        warm_start_steps=120,
-        steps=3,
-        train_prompts=16,
-        prompts_per_step=8,
-        group_size=4,
-        lr=3e-3,
-        eval_every=0,
-        eval_problems=3,
-        eval_samples=2,
-    )
-    return replace(tiny, **changes)
-
-
 def base(setup):
     """The base policy of `config`."""
     return make_policy(SIZES, setup.task, WarmStart(steps=120), TrainingProgress(), setup.asked, 26)
-
-
-def rollouts(run):
-    return pl.concat([pl.read_parquet(file) for file in sorted((run / "rollouts").iterdir())])
-
-
-def evals(run):
-    return pl.concat([pl.read_parquet(file) for file in sorted((run / "evals").iterdir())])
-
-
-def metrics(run):
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
 @pytest.fixture(scope="module")
@@ -184,10 +145,6 @@ def test_greedy_validation_is_greedy_under_the_latest_policy(tmp_path):
         assert TASK.vocabulary.decode(answer[0, 9:].tolist()) == row["completion"]
 
 
-def same(left, right):
-    return left.equals(right, null_equal=True)
-
-
 def test_equal_settings_give_the_same_run_to_the_last_bit(run, tmp_path):
     again = GRPO.main(config(tmp_path / "again", steps=4, eval_every=2, advantage="reinforce"))
     assert same(rollouts(run), rollouts(again))
@@ -223,6 +180,10 @@ def plain_logp(model, frame, temperature):
     return np.array(sums)
 
 
+def same(left, right):
+    return left.equals(right, null_equal=True)
+
+
 @pytest.mark.parametrize("temperature", [1.0, 0.8])
 def test_increments_are_differences_of_two_plain_forward_passes(tmp_path, temperature):
     settings = config(tmp_path / "run", steps=1, lr_rise=0, advantage="reinforce", temperature=temperature)
@@ -239,179 +200,9 @@ def test_increments_are_differences_of_two_plain_forward_passes(tmp_path, temper
     np.testing.assert_allclose(frame["sampler_logp"], plain_logp(model, frame, temperature), atol=1e-3)
 
 
-@pytest.mark.parametrize("name", advantages.names())
-def test_every_estimator_trains(tmp_path, name):
-    run = GRPO.main(config(tmp_path / name, steps=1, advantage=name))
-    frame, estimator = rollouts(run), advantages.get(name)
-    expected = estimator(frame["reward"].to_numpy().reshape(8, 4)).reshape(-1)
-    np.testing.assert_allclose(frame["advantage"], expected, rtol=1e-6)
-    assert el.open_run(run).info["method"] == {
-        "name": name,
-        "params": dict(estimator.params),
-        "label": estimator.label,
-    }
-
-
-def test_dropped_rollouts_leave_the_denominator_and_the_first_gradient_step_is_on_policy(tmp_path):
-    many = {"prompts_per_step": 16, "group_size": 32}  # a few of so many are right, whatever the last bits
-    run = GRPO.main(config(tmp_path / "run", steps=1, advantage="psr", mini_batches=1, **many))
-    (row,) = metrics(run)
-    assert 0 < row["reward"] < 0.5
-    assert row["loss"] == pytest.approx(-1, abs=1e-5)  # the mean over correct rollouts' tokens of -1 x ratio 1
-    assert [row["ratio_min"], row["ratio_max"]] == pytest.approx([1, 1], abs=1e-4)
-
-
-def test_large_gradients_are_scaled_down(tmp_path):
-    # AdamW divides by the gradient's size, so only gradients below its epsilon of 1e-8 show that they were scaled.
-    run = GRPO.main(config(tmp_path / "run", steps=1, lr_rise=0, advantage="reinforce", max_grad_norm=1e-13))
-    assert metrics(run)[0]["grad_norm"] > 0.01
-    np.testing.assert_allclose(rollouts(run)["logp_after"], rollouts(run)["logp"], atol=1e-3)
-
-
-def test_threads_are_set(tmp_path, monkeypatch):
-    asked = []
-    monkeypatch.setattr(torch, "set_num_threads", asked.append)
-    GRPO.main(config(tmp_path / "run", steps=1, threads=1))
-    assert asked == [1]
-
-
-def test_each_seed_purpose_and_step_has_randomness_of_its_own():
-    keys = list(itertools.product((0, 1), (2, 3), (0, 1)))
-    drawn = {torch.rand(1, generator=GRPO.torch_generator(*key)).item() for key in keys}
-    assert len(drawn) == len(keys)
-
-
-def test_a_positive_advantage_makes_a_response_likelier(tmp_path):
-    changes = {"steps": 1, "lr_rise": 0, "mini_batches": 1, "prompts_per_step": 16, "group_size": 32, "lr": 1e-4}
-    for name, sign in (("psr", 1), ("nsr", -1)):
-        frame = rollouts(GRPO.main(config(tmp_path / name, advantage=name, **changes)))
-        counted = frame.filter(pl.col("correct") == (name == "psr"))
-        assert len(counted) > 5
-        assert sign * (counted["logp_after"] - counted["logp"]).mean() > 0
-
-
-def test_entropy_bonus_and_clip_range_reach_the_loss(tmp_path):
-    plain, bonus, clipped = (
-        rollouts(GRPO.main(config(tmp_path / name, steps=2, mini_batches=4, advantage="reinforce", **changes)))
-        for name, changes in (("plain", {}), ("bonus", {"entropy_coef": 0.1}), ("clipped", {"clip_low": 1e-3}))
-    )
-    first = pl.col("step") == 0
-    assert same(plain.filter(first).drop("logp_after", "token_logp_after"),
-                bonus.filter(first).drop("logp_after", "token_logp_after"))  # fmt: skip
-    assert not same(plain, bonus)
-    assert not same(plain, clipped)
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"steps": 0}, "steps"),
-        ({"lr": -1e-4}, "lr"),
-        ({"increments_every": 0}, "increments_every"),
-        ({"old_logp": "engine"}, "sampler"),
-        ({"lr": float("inf")}, "lr"),
-        ({"temperature": -1.0}, "temperature"),
-        ({"seed": -1}, "seed"),
-        ({"mini_batches": 3}, "a multiple of mini_batches 3"),
-        ({"train_prompts": 7}, "prompts_per_step 8 or more"),
-        ({"train_prompts": 20_000}, "10,000"),
-        ({"aggregation": "mean"}, "seq-mean-token-mean"),
-        ({"clip_low": 2.0}, "clip_low"),
-        ({"clip_high": float("nan")}, "clip_high"),
-        ({"entropy_coef": float("nan")}, "entropy_coef"),
-        ({"warm_start_steps": -1}, "warm_start"),
-        ({"advantage": "asym_grpo", "advantage_params": {"beta": 1}}, "beta_pos"),
-        ({"advantage": "pass_at_k", "advantage_params": {"k": 5}}, "5"),
-    ],
-)
-def test_bad_settings_are_refused_before_anything_is_written(tmp_path, changes, message):
-    with pytest.raises(ParameterError, match=message):
-        GRPO.main(config(tmp_path / "run", **changes))
-    assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize("changes", [{"advantage": "gpro"}, {"task": "countup"}])
-def test_unknown_names_are_refused(tmp_path, changes):
-    with pytest.raises(UnknownNameError, match=next(iter(changes.values()))):
-        GRPO.main(config(tmp_path / "run", **changes))
-    assert not (tmp_path / "run").exists()
-
-
 def test_a_directory_that_holds_a_run_is_refused(run):
     with pytest.raises(OutputError, match="not empty"):
         GRPO.main(config(run))
-
-
-def test_the_command_line_reads_estimator_parameters_as_pairs():
-    pairs = ["--advantage-params", "beta_pos", "0.9", "beta_neg", "1"]
-    read = tyro.cli(GRPO.Config, args=["--out", "r", "--advantage", "asym_grpo", *pairs, "--model.hidden", "64"])
-    assert read.advantage_params == {"beta_pos": 0.9, "beta_neg": 1}
-    assert read.model == PolicySettings(hidden=64)
-    assert advantages.get(read.advantage, **read.advantage_params).params == {"beta_pos": 0.9, "beta_neg": 1.0}
-    read = tyro.cli(GRPO.Config, args=["--out", "r", "--advantage-params", "K", "0.3", "variant", "released"])
-    assert advantages.get("qae", **read.advantage_params).params == {"K": 0.3, "variant": "released"}
-
-
-def test_the_command_line_explains_every_setting(capsys):
-    with pytest.raises(SystemExit):
-        tyro.cli(GRPO.Config, args=["--help"])
-    shown = capsys.readouterr().out
-    assert all(f"--{each.name.replace('_', '-')}" in shown for each in fields(GRPO.Config) if each.name != "model")
-
-
-def test_a_learning_rate_of_0_measures_the_base_policy(tmp_path):
-    run = el.open_run(GRPO.main(config(tmp_path / "run", steps=1, lr=0.0, eval_every=1, setting="small")))
-    assert run.method["name"] == "base"
-    assert run.info["setting"] == "small"
-    assert "out" not in run.info["config"]
-    rows = rollouts(run.path)
-    assert rows["logp"].to_list() == pytest.approx(rows["logp_after"].to_list(), abs=1e-5)
-
-
-def test_the_sampler_tells_what_the_trainer_finds(tmp_path):
-    """The embedded engine runs the trainer's weights: both passes see one policy, but for rounding."""
-    told, found = (rollouts(GRPO.main(config(tmp_path / who, steps=1, old_logp=who))) for who in ("sampler", "trainer"))
-    assert told["token_ids"].equals(found["token_ids"])
-    for name in ("logp", "entropy"):
-        assert told[name].to_list() == pytest.approx(found[name].to_list(), abs=1e-4)
-    assert told["logp"].equals(told["sampler_logp"])
-
-
-def test_increments_are_measured_as_often_as_asked(tmp_path):
-    run = GRPO.main(config(tmp_path / "run", steps=3, increments_every=2))
-    rows = rollouts(run)
-    for name in ("logp_after", "token_logp_after"):
-        assert set(rows.filter(pl.col(name).is_not_null())["step"].unique()) == {0, 2}
-    table = el.analyze(run, "likelihood").frame
-    assert ((table["n_correct"] + table["n_wrong"]) > 0).to_list() == [True, False, True]
-
-
-def test_samples_are_taken_as_often_as_asked(tmp_path):
-    settings = {"steps": 4, "eval_every": 1, "eval_samples": 1, "eval_samples_every": 2}
-    passes = evals(GRPO.main(config(tmp_path / "run", **settings))).filter(~pl.col("greedy"))
-    assert sorted(passes["step"].unique()) == [0, 2, 3]
-    passes = evals(GRPO.main(config(tmp_path / "last", **{**settings, "eval_samples_every": 0}))).filter(
-        ~pl.col("greedy")
-    )
-    assert passes["step"].unique().to_list() == [3]
-
-
-def test_what_changes_the_loss_is_part_of_the_method(tmp_path):
-    plain, changed = (
-        GRPO.Config(out=tmp_path, **settings) for settings in ({}, {"clip_high": 0.28, "entropy_coef": 0.1})
-    )
-    constant = advantages.modulation("grpo")
-    assert plain.method(constant)["label"] == "GRPO"
-    method = changed.method(constant)
-    assert method["label"] == "GRPO + clip high 0.28 + entropy bonus 0.1"
-    assert method["params"] == {**constant.params, "clip_high": 0.28, "entropy_coef": 0.1}
-    assert family(method["label"], method["name"], method["params"]) == "grpo+clip_higher+entropy_bonus"
-
-
-def test_a_used_directory_is_refused_before_any_work(tmp_path):
-    (tmp_path / "mine").write_text("kept")
-    with pytest.raises(OutputError, match="not empty"):
-        GRPO.prepare(GRPO.Config(out=tmp_path))
 
 
 @pytest.mark.parametrize("terminal", [True, False])
