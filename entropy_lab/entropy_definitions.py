@@ -182,12 +182,13 @@ _DECLARED: Final[Mapping[str, Declaration]] = MappingProxyType(
         r"(train/)?approx_entropy": Declaration("token-mean", monte_carlo=True),
         r"optim/entropy": Declaration("token-mean", monte_carlo=True),
         r"entropy/all/mean": Declaration("token-mean"),
-        r"ppo_actor/update/entropy(/avg)?": Declaration("token-mean"),
+        r"(ppo|grpo)_actor/update/entropy(/avg)?": Declaration("token-mean"),
+        r"critic/entropy/mean": Declaration("token-mean", formats=("roll",)),
         r"policy/(policy_entropy|entropy_avg)": Declaration("token-mean"),
     }
 )
-"""Names of logged entropies, as regular expressions: ours, TRL, verl, NeMo-RL, Tinker, prime-rl, AReaL, SkyRL and
-open-instruct."""
+"""Names of logged entropies, as regular expressions: ours, TRL, verl, NeMo-RL, Tinker, prime-rl, AReaL, ROLL, SkyRL
+and open-instruct."""
 
 
 def declared(name: str, format: str = "") -> Declaration | None:

@@ -141,3 +141,17 @@ def test_columns_can_be_named(tmp_path):
     assert frame["correct"].all()
     with pytest.raises(LookupError, match="nowhere is no column of the source"):
         open_any(tmp_path, Options(columns={"reward": "nowhere"}), out=tmp_path / "x")
+
+
+def test_older_releases_name_their_first_file_0(tmp_path):
+    want = table(open_any(nemo_rl(tmp_path / "new", (1, 2))))
+    folder = nemo_rl(tmp_path / "old", (1, 2)) / "exp_001"
+    for step in (1, 2):
+        (folder / f"train_data_step{step}.jsonl").rename(folder / f"train_data_step{step - 1}.jsonl")
+    tfevents(
+        folder / "events.out.tfevents.1.host.0", [(step, "train/mean_gen_tokens_per_sample", 9.5) for step in (1, 2)]
+    )
+    run = open_any(tmp_path / "old")
+    assert table(run).equals(want)
+    assert run.metrics()["step"].to_list() == [0, 1]
+    assert "counts from 0, as in older releases" in notes(run)

@@ -6,7 +6,7 @@ import pytest
 
 from entropy_lab.errors import RunFormatError
 from entropy_lab.readers import Options, open_any
-from tests.foreign_samples import lines, tfevents
+from tests.foreign_samples import lines, tfevents, wandb_log
 from tests.foreign_token_samples import open_instruct, rollouts
 
 
@@ -85,9 +85,90 @@ def test_rows_of_another_shape(tmp_path, edit, what):
         assert table(open_any(tmp_path, Options(skip_invalid=True))).height == 11
 
 
-def test_scalars_of_an_unknown_mean_keep_their_names(tmp_path):
+def test_the_entropy_is_taken_unless_the_settings_make_it_another_mean(tmp_path):
     names = ("loss/kl_avg", "policy/entropy_avg")
+    tfevents(tmp_path / "a" / "events.out.tfevents.1.host.0", [(1, name, 0.5) for name in names])
+    run = open_any(tmp_path / "a")
+    assert run.info["imported"]["format"] == "open_instruct"
+    assert set(run.metrics().columns) == {"step", "loss/kl_avg", "entropy"}
+    assert "masked_mean_axis is unknown" in notes(run)
+    rows = [(1, dict.fromkeys(names, 0.5))]
+    for axis, name in ((None, "entropy"), (1, "policy/entropy_avg")):
+        folder = tmp_path / f"axis {axis}"
+        folder.mkdir()
+        wandb_log(folder / "run-a.wandb", rows, [("masked_mean_axis", axis), ("masked_mean_denominator", None)])
+        assert name in open_any(folder).metrics().columns
+
+
+def test_the_entropy_of_the_older_trainers_counts_padding(tmp_path):
+    names = ("objective/verifiable_correct_rate", "policy/approxkl_avg", "policy/entropy_avg")
     tfevents(tmp_path / "events.out.tfevents.1.host.0", [(1, name, 0.5) for name in names])
     run = open_any(tmp_path)
+    assert "entropy" not in run.metrics().columns
+    assert "no mean over the response's tokens" in notes(run)
+
+
+def test_scalars_are_filed_under_the_training_step_and_not_under_episodes(tmp_path):
+    """The sinks' own steps, and `global_step`, count episodes."""
+    rows = [
+        {"global_step": step * 64, "episode": step * 64, "training_step": step, "scores": step / 8, "lr": 1e-6}
+        | {"val/sequence_lengths": 7.0, "val/stop_rate": 0.5, "optim/grad_norm": 2.0}
+        for step in (1, 2, 3)
+    ]
+    (tmp_path / "wandb").mkdir()
+    wandb_log(tmp_path / "wandb" / "run-a.wandb", [(row["training_step"], row) for row in rows])
+    scalars = [(row["episode"], name, value) for row in rows for name, value in row.items()]
+    tfevents(tmp_path / "tb" / "events.out.tfevents.1.host.0", scalars)
+    for place in (tmp_path / "wandb", tmp_path / "tb"):
+        metrics = open_any(place).metrics()
+        assert metrics["step"].to_list() == [0, 1, 2]
+        assert metrics["reward"].to_list() == [0.125, 0.25, 0.375]
+        assert metrics["mean_length"].to_list() == [7.0] * 3
+        assert {"lr", "grad_norm", "episode"} <= set(metrics.columns)
+
+
+def test_shards_of_newer_releases_count_from_0(tmp_path):
+    run = open_any(open_instruct(tmp_path, (0, 1), per_shard=12))
+    assert [file.step for file in run.step_files] == [0, 1]
+    assert "the shards count from 0, scalars from 1" in notes(run)
+
+
+def test_prompts_make_groups_where_truncated_rollouts_were_taken_out(tmp_path):
+    """The writer divides the number of the row by the group size, after rows were taken out."""
+    open_instruct(tmp_path, (1,), per_shard=12)
+    file = tmp_path / "run_rollouts_000000.jsonl"
+    kept = [json.loads(line) for line in file.read_text().splitlines()][1:]
+    size = [row["prompt_idx"] for row in kept].count(1)
+    lines(file, [{**row, "prompt_idx": number // size} for number, row in enumerate(kept)])
+    run = open_any(tmp_path)
+    assert table(run)["group_id"].to_list() == [one["group"] for one in rollouts(1)][1:]
+    assert "equal prompts make a group" in notes(run)
+
+
+def test_the_older_traces_have_a_line_of_columns_each_step(tmp_path):
+    def line(step):
+        of_step = list(rollouts(step))
+        return {
+            "scores": [one["reward"] for one in of_step],
+            "finish_reasons": ["length" if k == 2 else "stop" for k in range(12)],
+            "responses": [one["response"] for one in of_step],
+            "training_step": step,
+            "queries": [one["prompt"] for one in of_step],
+            "ground_truths": [["3"]] * 12,
+            "datasets": ["gsm8k"] * 12,
+            "objective/verifiable_reward": 0.5,
+        }
+
+    lines(tmp_path / "traces_run__1__17.jsonl", [line(1), line(2), line(2)])
+    run = open_any(tmp_path)
+    frame = table(run)
     assert run.info["imported"]["format"] == "open_instruct"
-    assert set(run.metrics().columns) == {"step", *names}
+    assert frame["step"].to_list() == [0] * 12 + [1] * 12
+    assert frame["reward"].to_list() == [one["reward"] for step in (1, 2) for one in rollouts(step)]
+    assert frame["group_id"].to_list() == [one["group"] for step in (1, 2) for one in rollouts(step)]
+    assert frame["truncated"].to_list() == [k == 2 for k in range(12)] * 2
+    assert frame["source"].unique().to_list() == ["gsm8k"]
+    assert "of steps that stand twice, the later lines count" in notes(run)
+    lines(tmp_path / "traces_run__1__17.jsonl", [line(1) | {"scores": [1.0]}])
+    with pytest.raises(RunFormatError, match="line 1 has another number of scores than of responses"):
+        open_any(tmp_path, out=tmp_path / "again.entropy-lab")

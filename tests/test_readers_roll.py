@@ -120,3 +120,20 @@ def test_an_entropy_of_zero_was_not_computed(tmp_path):
     run = open_any(tmp_path)
     assert run.metrics()["entropy"].to_list() == [None, 1.0, None]
     assert "is 0 at 2 steps, which says that it was not computed" in notes(run)
+
+
+def test_the_records_of_a_console_log(tmp_path):
+    values = {"critic/entropy/mean": 0.5, "tokens/response_length/mean": 7.0, "actor/lr": 1e-6, "note": "text"}
+    records = [f"[INFO] metrics_tag: {json.dumps({'step': step, 'metrics': values})}" for step in (0, 1)]
+    (tmp_path / "run.log").write_text("\n".join([*records, '[INFO] metrics_tag: {"step": 2, "met']))
+    metrics = open_any(tmp_path).metrics()
+    assert metrics.select("step", "entropy", "mean_length", "lr").rows() == [(step, 0.5, 7.0, 1e-6) for step in (0, 1)]
+
+
+def test_trajectories_of_the_agentic_pipeline_are_named_and_passed_over(tmp_path):
+    names = ("trajectory_data", "messages", "tools", "exp_name", "global_step")
+    lines(tmp_path / "dump" / "rollout_dump_data.step_0.jsonl", [{name: ["x"] for name in names}])
+    (tmp_path / "run.log").write_text('metrics_tag: {"step": 0, "metrics": {"critic/entropy/mean": 0.5}}\n')
+    run = open_any(tmp_path)
+    assert run.metrics()["entropy"].to_list() == [0.5]
+    assert "rollout_dump_data.step_0.jsonl: of the agentic pipeline, without responses: not read" in notes(run)

@@ -92,6 +92,44 @@ def test_types_that_numpy_lacks_are_files_of_torch(tmp_path):
     assert table(open_any(tmp_path))["logp"].to_list() == [-3.0]
 
 
+def test_older_releases_keep_each_tensor_as_a_file_of_torch(tmp_path):
+    def saved(values, dtype):
+        buffer = io.BytesIO()
+        torch.save(torch.tensor(values, dtype=dtype), buffer)
+        return buffer.getvalue()
+
+    fields = {
+        "sequences": saved([[7, 5, 1]], torch.int64),
+        "attention_mask": saved([[1, 1, 1]], torch.int64),
+        "response_mask": saved([[1, 1]], torch.int64),
+        "loss_mask": saved([[1, 1]], torch.int64),
+        "action_log_probs": saved([[-1.0, -2.0]], torch.float32),
+        "values": None,
+    }
+    metadata = {"uids": ["a"], "avg_response_length": np.float64(2.0), "ids": np.arange(2)}
+    state = {"batch_dict": fields, "batch_size": 1, "device": torch.device("cpu"), "metadata": metadata}
+    skyrl_batch(state, tmp_path / "dumped_data" / "global_step_1_training_input.pkl")
+    frame = table(open_any(tmp_path))
+    assert frame["token_ids"].to_list() == [[5, 1]]
+    assert frame["logp"].to_list() == [-3.0]
+
+
+def test_the_dictionaries_of_a_console_log(tmp_path):
+    ray = "(skyrl_entrypoint pid=7) "
+    text = "".join(
+        f"{ray}2026-01-01 | INFO | tracking:log:99 - Step {step}: \n{ray}{{'generate/avg_num_tokens': '12.5000',\n"
+        f"{ray} 'policy/policy_entropy': '{step / 4:.4f}',\n{ray} 'policy/raw_grad_norm': '0.5000',\n"
+        f"{ray} 'trainer/global_step': {step}}}\n{ray}2026-01-01 | INFO | 'policy/policy_entropy': '9.0'\n"
+        for step in (1, 2)
+    )
+    (tmp_path / "run.log").write_text(text)
+    metrics = open_any(tmp_path).metrics()
+    assert metrics["step"].to_list() == [0, 1]
+    assert metrics["entropy"].to_list() == [0.25, 0.5]
+    assert metrics["mean_length"].to_list() == [12.5, 12.5]
+    assert metrics["grad_norm"].to_list() == [0.5, 0.5]
+
+
 class Evil:
     def __reduce__(self):
         return print, ("called",)

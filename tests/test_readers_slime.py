@@ -4,6 +4,7 @@ import builtins
 import pickle
 import sys
 
+import numpy as np
 import polars as pl
 import pytest
 import torch
@@ -11,7 +12,9 @@ import torch
 from entropy_lab.cli import main
 from entropy_lab.errors import MissingExtraError, RunFormatError
 from entropy_lab.readers import Options, open_any
-from tests.foreign_samples import tfevents
+from entropy_lab.readers.sink import Sink
+from entropy_lab.readers.slime_scalars import by_rollout
+from tests.foreign_samples import tfevents, wandb_log
 from tests.foreign_token_samples import rollouts, slime
 
 
@@ -187,3 +190,108 @@ def test_scalars_keep_their_definitions(tmp_path):
     assert {"reward", "truncated", "rollout/entropy", "train/entropy_loss"} <= set(metrics.columns)
     assert "entropy" not in metrics.columns
     assert "averaged over each response first" in notes(run)
+
+
+def by_rank(folder, step, n_ranks=2, copies=1):
+    """Train data as older releases wrote it: a file a rank, of columns; ranks of tensor parallelism hold the same."""
+    file = folder / "train_data" / f"{step}.pt"
+    content = torch.load(file, weights_only=True)
+    for rank in range(n_ranks * copies):
+        samples = content["samples"][rank % n_ranks :: n_ranks]
+        names = [name for name in samples[0] if name not in ("rollout_position", "data_parallel_rank")]
+        columns = {name: [sample[name] for sample in samples] for name in names}
+        columns["raw_reward"] = content["raw_reward"]
+        file_of_rank = file.with_name(f"{step}_{rank}.pt")
+        torch.save({"rollout_id": content["rollout_id"], "rank": rank, "rollout_data": columns}, file_of_rank)
+    file.unlink()
+
+
+@pytest.mark.parametrize("copies", [1, 2])
+def test_train_data_of_older_releases_say_the_same(tmp_path, copies):
+    want = table(open_any(slime(tmp_path / "new", (1, 2))))
+    slime(tmp_path / "old", (1, 2))
+    for step in (0, 1):
+        by_rank(tmp_path / "old", step, copies=copies)
+    frame = table(open_any(tmp_path / "old"))
+    assert frame.select(want.columns).equals(want)
+
+
+def test_train_data_of_ranks_alone_have_no_reward(tmp_path):
+    slime(tmp_path, (1,))
+    by_rank(tmp_path, 0)
+    run = open_any(tmp_path / "train_data", out=tmp_path / "alone")
+    assert {"logp", "entropy", "advantage"} <= set(run.columns)
+    assert "reward" not in run.columns
+    assert table(run).height == 12
+
+
+def test_values_that_context_parallelism_cut_are_left_out(tmp_path):
+    slime(tmp_path, (1,))
+    by_rank(tmp_path, 0, n_ranks=1)
+
+    def cut(content):
+        columns = content["rollout_data"]
+        columns["log_probs"] = [values[:0] for values in columns["log_probs"]]
+
+    change(tmp_path / "train_data" / "0_0.pt", cut)
+    run = open_any(tmp_path)
+    assert "logp" not in run.columns
+    assert {"entropy", "advantage"} <= set(run.columns)
+    assert "log_probs do not cover the responses" in notes(run)
+
+
+def test_train_data_of_ranks_of_another_run(tmp_path):
+    one, two = slime(tmp_path / "one", (1,)), slime(tmp_path / "two", (2,))
+    by_rank(two, 1)
+    (one / "train_data" / "0.pt").unlink()
+    (two / "train_data" / "1_0.pt").rename(one / "train_data" / "0_0.pt")
+    with pytest.raises(RunFormatError, match=r"train_data/0_0\.pt: has other tokens than the rollout data of its step"):
+        open_any(one)
+
+
+def test_arrays_of_numpy_are_read(tmp_path):
+    slime(tmp_path, (1,))
+
+    def arrays(content):
+        for sample in content["samples"]:
+            sample["tokens"] = np.asarray(sample["tokens"], dtype=np.int32)
+            sample["reward"] = np.float32(sample["reward"])
+
+    want = table(open_any(tmp_path, out=tmp_path / "before"))
+    change(tmp_path / "rollout_data" / "0.pt", arrays)
+    assert table(open_any(tmp_path, out=tmp_path / "after")).equals(want)
+
+
+def test_w_and_b_s_own_step_counts_calls(tmp_path):
+    history = []
+    for rollout in range(3):
+        history.append((2 * rollout, {"rollout/raw_reward": 0.1 * rollout, "rollout/step": rollout}))
+        history.append((2 * rollout + 1, {"train/grad_norm": 1.0 + rollout, "train/step": rollout}))
+    wandb_log(tmp_path / "run-a.wandb", history)
+    metrics = open_any(tmp_path).metrics()
+    assert metrics["step"].to_list() == [0, 1, 2]
+    assert metrics["grad_norm"].to_list() == [1.0, 2.0, 3.0]
+    assert not {"rollout/step", "train/step"} & set(metrics.columns)
+
+
+@pytest.mark.parametrize(("stride", "settings"), [(1, {}), (3, {}), (1, {"num_steps_per_rollout": 3})])
+def test_gradient_steps_are_put_to_their_rollouts(tmp_path, stride, settings):
+    drawn = {stride * rollout: {"rollout/raw_reward": float(rollout)} for rollout in range(4)}
+    trained = {step: {"train/grad_norm": float(step)} for step in range(12)}
+    rows = {step: {**drawn.get(step, {}), **trained[step]} for step in trained}
+    sink = Sink(tmp_path / "run", "slime", Options())
+    want = {n: {"rollout/raw_reward": float(n), "train/grad_norm": 3.0 * n + 1} for n in range(4)}
+    assert by_rollout(rows, settings, sink) == want
+    assert "3 gradient steps a rollout" in sink.notes[0]
+
+
+def test_a_log_that_lacks_its_last_rollout_is_left_as_it_is(tmp_path):
+    rows = {step: {"train/grad_norm": 1.0, **({"rollout/raw_reward": 0.5} if step < 9 else {})} for step in range(10)}
+    assert by_rollout(rows, {}, Sink(tmp_path / "run", "slime", Options())) == rows
+
+
+def test_names_of_older_releases(tmp_path):
+    names = {"rollout/raw_reward": 0.5, "rollout/response_lengths": 30.0, "rollout/truncated": 0.25}
+    tfevents(tmp_path / "events.out.tfevents.1.host.0", [(0, name, value) for name, value in names.items()])
+    metrics = open_any(tmp_path).metrics()
+    assert metrics.select("mean_length", "truncated").row(0) == (30.0, 0.25)

@@ -60,15 +60,31 @@ def test_rows_of_another_iteration_are_refused(tmp_path):
 
 
 def test_the_monte_carlo_entropy_is_not_taken_for_the_entropy(tmp_path):
-    row = {"optim/entropy": 0.5, "optim/lr": 1e-4, "env/all/by_group/frac_all_bad": 0.25, "time/total": 3.0}
+    row = {"optim/entropy": 0.5, "optim/lr": 1e-4, "kl_policy_base": 0.25, "time/total": 3.0}
     metrics_file(tmp_path / "metrics.jsonl", [{"step": step, **row} for step in (0, 1)])
     run = open_any(tmp_path)
     metrics = run.metrics()
     assert run.info["imported"]["format"] == "tinker"
     assert metrics["step"].to_list() == [0, 1]
-    assert metrics["none_solved"].to_list() == [0.25, 0.25]
+    assert metrics["reference_kl"].to_list() == [0.25, 0.25]
     assert "optim/entropy" in metrics.columns
     assert "entropy" not in metrics.columns
+
+
+@pytest.mark.parametrize("turns", [1.0, 2.5])
+def test_scalars_whose_definition_is_ours(tmp_path, turns):
+    """Tokens a turn are tokens a rollout in single-turn runs alone; "all good" groups need not be solved."""
+    row = {"optim/entropy": 0.5, "env/all/total_ac_tokens": 96, "env/all/ac_tokens_per_turn": 12.0}
+    row |= {"env/all/turns_per_episode": turns, "env/all/by_group/frac_all_good": 0.25, "env/all/reward/total": 0.125}
+    evaluation = {"step": 0, "test/env/all/reward/total": 0.5}  # asynchronous evaluations have rows of their own
+    metrics_file(tmp_path / "metrics.jsonl", [evaluation, *({"step": step, **row} for step in (0, 1))])
+    run = open_any(tmp_path)
+    metrics = run.metrics()
+    assert run.info["imported"]["format"] == "tinker"
+    assert metrics["n_tokens"].to_list() == [96, 96]
+    assert metrics["reward"].to_list() == [0.125, 0.125]
+    assert ("mean_length" in metrics.columns) is (turns == 1.0)
+    assert not {"all_solved", "none_solved"} & set(metrics.columns)
 
 
 def test_openrlhf_keeps_scalars_alone(tmp_path):

@@ -1,7 +1,8 @@
 """AReaL: the trajectories of ``rollout.dump_to_file``, and its scalars.
 
 One file a prompt, in a folder that is named by the newest weights that took part: that version is taken for the step.
-There are texts, rewards and groups; no log-probabilities, entropies or advantages.
+There are texts, rewards and groups; no log-probabilities, entropies or advantages. Versions count from 0, scalars
+from 1.
 """
 
 from __future__ import annotations
@@ -12,29 +13,48 @@ from typing import Any, Final
 
 from entropy_lab.errors import RunFormatError
 from entropy_lab.readers.answers import Answer, write_answers
+from entropy_lab.readers.areal_text import is_dump, text_records
 from entropy_lab.readers.dialects import described, read_scalars, spoken_logs
 from entropy_lab.readers.reader import Reader, Sighting
 from entropy_lab.readers.records import Record, line_records, parsed
 from entropy_lab.readers.rollouts import Rollout, write_rollouts
-from entropy_lab.readers.scalars import Dialect, deliver
+from entropy_lab.readers.scalars import Dialect, Scalars, deliver
 from entropy_lab.readers.sink import Sink
 from entropy_lab.readers.step_folders import home
 from entropy_lab.readers.tree import Tree
 
+_SCOPES: Final = ("ppo_actor", "grpo_actor")
+"""Under which the scalars of the policy stand: newer and older releases."""
+
+_SAMPLED: Final = tuple(f"{scope}/task_reward/avg" for scope in _SCOPES)
+
 DIALECT: Final = Dialect(
     signature=frozenset(
-        {
-            "ppo_actor/update/entropy/avg",
-            "ppo_actor/update/clip_ratio/avg",
-            "ppo_actor/update/importance_weight/avg",
-            "ppo_actor/task_reward/avg",
-        }
+        f"{scope}/{name}"
+        for scope in _SCOPES
+        for name in (
+            "update/entropy/avg",
+            "update/clip_ratio/avg",
+            "update/importance_weight/avg",
+            "update/grad_norm",
+            "task_reward/avg",
+        )
     ),
-    names={"ppo_actor/update/entropy/avg": "entropy", "ppo_actor/task_reward/avg": "reward"},
+    names={
+        f"{scope}/{theirs}": ours
+        for scope in _SCOPES
+        for theirs, ours in (
+            ("update/entropy/avg", "entropy"),
+            ("update/grad_norm", "grad_norm"),
+            ("update/lr", "lr"),
+            ("task_reward/avg", "reward"),
+        )
+    },
 )
 
 _KEYS: Final = frozenset({"task_id", "sample_idx", "tail_version", "reward", "prompt", "completion"})
-_EVAL: Final = "eval-rollout"
+_EVALS: Final = frozenset({"eval-rollout", "generated-eval"})
+_LOOKED_AT: Final = 8
 _MOVED: Final = frozenset({"reward", "prompt", "completion", "seqlen", "segments"})
 
 
@@ -45,7 +65,7 @@ def recognise(tree: Tree) -> Sighting | None:
         if passes:
             first = passes[min(passes)][0]
             n_files = sum(map(len, passes.values()))
-            keys = ", ".join(tree.first_object(first) or ())
+            keys = ", ".join(tree.first_object(first) or ("texts",))
             evidence.append(f"{tree.label(first)}: {title} of {len(passes):,} versions in {n_files:,} files: {keys}")
             versions.append(title)
     logs = spoken_logs(tree, DIALECT)
@@ -70,15 +90,51 @@ def convert(tree: Tree, sink: Sink) -> None:
     for version, files in passes.items():
         answers = list(parsed(_last(_records(tree, files, sink), sink), _answer, sink))
         write_answers(sink, version, answers, _place(tree, files), early=1 in passes)
-    deliver(rows, DIALECT.names, sink)
+    rows = _of_updates(rows, sink)
+    first = min(rows, default=0)  # the trainer's logger begins with step 1 for the update of version 0
+    if first > 0:
+        sink.note("scalars count from 1, versions from 0: scalars of step s are of our step s - 1")
+    deliver({step - (first > 0): row for step, row in rows.items()}, DIALECT.names, sink)
+
+
+def _of_updates(rows: Scalars, sink: Sink) -> Scalars:
+    """Join the rows of each update: older releases log one a mini-batch, of which the first has the rewards.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from entropy_lab.readers.reader import Options
+    >>> sink = Sink(Path(tempfile.mkdtemp()) / "run", "areal", Options())
+    >>> second = {"grpo_actor/update/entropy/avg": 2.0}
+    >>> first = {"grpo_actor/task_reward/avg": 0.5, "grpo_actor/update/entropy/avg": 1.0}
+    >>> _of_updates({1: first, 2: second, 3: first, 4: second}, sink)[2]
+    {'grpo_actor/task_reward/avg': 0.5, 'grpo_actor/update/entropy/avg': 1.5}
+    """
+    updates = {step for step, row in rows.items() if any(name in row for name in DIALECT.names)}
+    starts = {step for step in updates if any(name in rows[step] for name in _SAMPLED)}
+    if not starts or len(starts) * 2 > len(updates) or min(updates) not in starts:
+        return rows
+    size = round(len(updates) / len(starts))
+    sink.note(f"a row each mini-batch, {size} an update: the means of an update's rows are those of the step")
+    before = (min(starts) - 1) // size  # updates before a log that begins later
+    parts: dict[int, list[dict[str, float]]] = {}
+    for step, row in rows.items():
+        parts.setdefault(before + max(sum(start <= step for start in starts), 1), []).append(row)
+    return {
+        update: {
+            name: sum(values) / len(values)
+            for name in dict.fromkeys(name for row in found for name in row)
+            if (values := [row[name] for row in found if name in row])
+        }
+        for update, found in parts.items()
+    }
 
 
 def _versions(tree: Tree, evaluation: bool) -> dict[int, list[Path]]:
     """Find the files of each version; one file of each folder is looked at."""
     roots: dict[Path, dict[int, list[Path]]] = {}
     for folder, files in _folders(tree, evaluation).items():
-        first = next((row for file in files if (row := tree.first_object(file))), None)
-        if first is not None and first.keys() >= _KEYS:
+        if any(is_dump(tree, file) or (tree.first_object(file) or {}).keys() >= _KEYS for file in files[:_LOOKED_AT]):
             roots.setdefault(folder.parent, {})[int(folder.name)] = files
     if len(roots) > 1:
         names = ", ".join(str(root) for root in roots)
@@ -88,9 +144,9 @@ def _versions(tree: Tree, evaluation: bool) -> dict[int, list[Path]]:
 
 def _folders(tree: Tree, evaluation: bool) -> dict[Path, list[Path]]:
     folders: dict[Path, list[Path]] = {}
-    for file in tree.having(lambda file: file.suffix == ".jsonl" and file.stem.isdecimal()):
+    for file in tree.having(lambda file: file.suffix == ".txt" or (file.suffix == ".jsonl" and file.stem.isdecimal())):
         folder = home(file)
-        if folder.name.isdecimal() and (_EVAL in folder.parts) is evaluation:
+        if folder.name.isdecimal() and bool(_EVALS.intersection(folder.parts)) is evaluation:
             folders.setdefault(folder, []).append(file)
     return folders
 
@@ -101,7 +157,8 @@ def _place(tree: Tree, files: Sequence[Path]) -> str:
 
 def _records(tree: Tree, files: Sequence[Path], sink: Sink) -> Iterator[Record]:
     for file in files:
-        yield from line_records(file, tree.label(file), sink)
+        read = text_records if file.suffix == ".txt" else line_records
+        yield from read(file, tree.label(file), sink)
 
 
 def _last(records: Iterator[Record], sink: Sink) -> list[Record]:

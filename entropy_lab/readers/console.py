@@ -1,17 +1,17 @@
-"""What trainers print: verl's ``step:3 - actor/entropy:0.4 - …`` and the Trainer's ``{'loss': 0.1, …}``."""
+"""What trainers print: lines that state their step, and the Trainer's ``{'loss': 0.1, …}``."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
+from entropy_lab.readers.console_records import recorded_lines
+from entropy_lab.readers.console_styles import Printed, styled_lines
 from entropy_lab.readers.scalars import Log, as_number
 
 _ANSI: Final = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
-_STEP_LINE: Final = re.compile(r"(?:^|\s)step:(\d+) - (\S.*)$")
-_PAIR: Final = re.compile(r"(.+?):((?:np\.\w+|tensor)\([^)]*\)|[-+]?(?:\d[\d.]*(?:[eE][-+]?\d+)?|nan|inf))(?:\s|$)")
 _DICT: Final = re.compile(r"\{'[^{}]*\}")
 _ENTRY: Final = re.compile(r"'([^']+)': *(?:'([^']*)'|\"([^\"]*)\"|([^,}]+))")
 _OF_STEPS: Final = re.compile(r"(\d+)/\d+")
@@ -19,15 +19,8 @@ _MOST_LINES: Final = 60
 _BAR: Final = re.compile(r"(?:^|\]|Train:)\s*\d+%\|[^|]*\| (\d+)/(\d+) \[")
 
 
-class Printed(NamedTuple):
-    """One line of scalars; ``step`` is None where the line does not say."""
-
-    step: int | None
-    values: dict[str, float]
-
-
 def step_lines(file: Path, size: int | None = None) -> Iterator[Printed]:
-    """Yield verl's lines, whatever Ray, colours or progress bars put before them.
+    """Yield the lines that state their step, without their colours.
 
     Parameters
     ----------
@@ -36,11 +29,8 @@ def step_lines(file: Path, size: int | None = None) -> Iterator[Printed]:
     size
         Read only about this many bytes.
     """
-    for line in _lines(file, size):
-        if "step:" in line and (match := _STEP_LINE.search(_ANSI.sub("", line))):
-            parts = (_PAIR.match(part) for part in match[2].split(" - "))
-            pairs = {part[1].strip(): as_number(part[2]) for part in parts if part}
-            yield Printed(int(match[1]), {name: value for name, value in pairs.items() if value is not None})
+    for find in (styled_lines, recorded_lines):
+        yield from find(_ANSI.sub("", line) if "\x1b" in line else line for line in _lines(file, size))
 
 
 def printed_dicts(file: Path, size: int | None = None) -> Iterator[Printed]:
@@ -87,7 +77,7 @@ def _lines(file: Path, size: int | None) -> Iterator[str]:
 
 
 def log_of_steps(file: Path, label: str) -> Log:
-    """Read verl's lines as a log."""
+    """Read lines that state their step as a log."""
     log = Log(label, "console log")
     for line in step_lines(file):
         log.add(line.step or 0, line.values)

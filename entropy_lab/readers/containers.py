@@ -14,7 +14,7 @@ from entropy_lab.readers.trl_logs import spell
 from entropy_lab.schema import METRICS
 
 NAMES: Final = {name: name for name in METRICS if name != "step"} | {"learning_rate": "lr"}
-_KINDS: Final = ("W&B", "trackio", "TensorBoard")
+_KINDS: Final = ("W&B", "trackio", "MLflow", "TensorBoard")
 HOW: Final = {
     "rollouts": "the trainer's own dump of rollouts, or entropy_lab.Recorder in the training loop, records them",
 }
@@ -69,7 +69,17 @@ def convert_logs(
         tables(loaded)
     if rows:
         sink.note("the source's step s is our step s: nobody says from where this framework counts")
-        known = sorted({name for row in rows.values() for name in row} & set(NAMES))
-        if known:
-            sink.note(f"taken at their word, by name: {', '.join(known)}; entropy_audit checks what `entropy` is")
-        deliver(rows, NAMES, sink, spell)
+        names = _ours({name for row in rows.values() for name in row})
+        if names:
+            known = ", ".join(sorted(names))
+            sink.note(f"taken at their word, by name: {known}; entropy_audit checks what `entropy` is")
+        deliver(rows, names, sink, spell)
+
+
+def _ours(given: set[str]) -> dict[str, str]:
+    """Find names of ours; ``Grad Norm`` is ``grad_norm`` where no other column is."""
+    exact = {name: NAMES[name] for name in given & NAMES.keys()}
+    spelled = {name: name.strip().lower().replace(" ", "_") for name in sorted(given - exact.keys())}
+    taken = list(exact.values()) + [NAMES.get(key) for key in spelled.values()]
+    more = {name: NAMES[key] for name, key in spelled.items() if key in NAMES and taken.count(NAMES[key]) == 1}
+    return exact | more

@@ -22,7 +22,7 @@ from entropy_lab.run import Run, open_run
 from entropy_lab.schema import METRICS, ROLLOUTS
 from entropy_lab.writer import require_free
 
-REVISION: Final = 1
+REVISION: Final = 2
 """Counts up when readers give other results: imports of an older revision are made again."""
 
 Say = Callable[[str], None]

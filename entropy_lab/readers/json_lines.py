@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,7 +52,7 @@ def read_objects(file: Path, label: str, sink: Sink) -> Iterator[tuple[int, dict
     [(1, 1), (2, 2)]
     """
     try:
-        with file.open("rb") as stream:
+        with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as stream:
             previous: tuple[int, bytes] | None = None
             for number, line in enumerate(stream, start=1):
                 if not line.strip():
@@ -60,6 +62,8 @@ def read_objects(file: Path, label: str, sink: Sink) -> Iterator[tuple[int, dict
                 previous = number, line
             if previous is not None and (row := _last(*previous, label, sink)) is not None:
                 yield previous[0], row
+    except (EOFError, zlib.error):  # of a compressed file
+        sink.warn(f"{label}: its end is cut off: what came before is read")
     except OSError as error:
         raise cannot_read(label, error) from error
 

@@ -7,12 +7,13 @@ import re
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
 from entropy_lab.errors import RunFormatError
-from entropy_lab.readers import trackio_db
+from entropy_lab.readers import mlflow_store, trackio_db
 from entropy_lab.readers.console import log_of_steps, step_lines
 from entropy_lab.readers.json_lines import read_objects
 from entropy_lab.readers.scalars import Dialect, Log, TableRef, as_step
@@ -22,12 +23,21 @@ from entropy_lab.readers.tfevents import Damage, read_events
 from entropy_lab.readers.tree import Tree, cannot_read
 from entropy_lab.readers.wandb_log import MAGIC, read_log
 
-STEP_NAMES: Final = ("train/global_step", "training/global_step", "trainer/global_step", "global_step")
-"""Scalars in which frameworks log their own step beside the sink's."""
+STEP_NAMES: Final = (
+    "train/global_step",
+    "training/global_step",
+    "trainer/global_step",
+    "global_step",
+    "rollout/step",
+    "train/step",
+    "eval/step",
+    "step",
+)
+"""Scalars in which frameworks log their own step beside the sink's, which may count calls."""
 
 TEXTS: Final = frozenset({".log", ".txt", ".out", ".err", ".md"})
 _PEEK_EVENTS: Final = 400
-_PEEK_ROWS: Final = 5
+_PEEK_ROWS: Final = 20
 _PEEK_TEXT: Final = 8_000_000
 
 
@@ -40,7 +50,7 @@ class LogFile:
     label
         The file, and the run inside it where it holds several.
     kind
-        ``"TensorBoard"``, ``"W&B"``, ``"trackio"``, ``"FileLogger"``, ``"table"`` or ``"console log"``.
+        ``"TensorBoard"``, ``"W&B"``, ``"trackio"``, ``"MLflow"``, ``"FileLogger"``, ``"table"`` or ``"console log"``.
     names
         Scalars of its first rows.
     run_name
@@ -121,7 +131,7 @@ def one_run(logs: Sequence[LogFile], tree: Tree) -> tuple[LogFile, ...]:
     """
     databases: dict[str, list[str]] = {}
     for log in logs:
-        if log.kind == "trackio":
+        if log.kind in ("trackio", "MLflow"):
             databases.setdefault(log.label.split(":")[0], []).append(log.run_name)
     for label, names in databases.items():
         if len(names) > 1:
@@ -277,6 +287,35 @@ def _rows(table: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]]:
     return columns, [[row.get(key) for key in columns] for row in rows]
 
 
+def _mlflow_stores(tree: Tree, file: Path) -> Iterator[LogFile]:
+    if file.name == mlflow_store.META and (files := mlflow_store.metric_files(tree, file)):
+        name, label = mlflow_store.run_name(tree, file), tree.label(file.parent)
+        load = lambda _: _valued(label, mlflow_store.file_values(files), mlflow_store.file_params(tree, file))  # noqa: E731
+        yield LogFile(label, "MLflow", frozenset(files), name, load)
+    try:
+        for name, run in mlflow_store.database_runs(tree, file).items():
+            names = mlflow_store.database_names(file, run)
+            label = f"{tree.label(file)}: {name}"
+            yield LogFile(label, "MLflow", names, name, partial(_database_log, file, run, label))
+    except sqlite3.Error as error:
+        raise RunFormatError(tree.label(file), f"cannot be read ({error})", "a whole database of MLflow") from error
+
+
+def _database_log(file: Path, run: str, label: str, _: Sink) -> Log:
+    try:
+        return _valued(label, mlflow_store.database_values(file, run), mlflow_store.database_params(file, run))
+    except sqlite3.Error as error:
+        raise RunFormatError(label, f"cannot be read ({error})", "a whole database of MLflow") from error
+
+
+def _valued(label: str, values: Iterable[mlflow_store.Value], config: Mapping[str, Any]) -> Log:
+    log = Log(label, "MLflow", config=dict(config))
+    for step, name, value in values:
+        if _is_scalar(name):
+            log.add(step, {name: value})
+    return log
+
+
 def _consoles(tree: Tree, file: Path) -> Iterator[LogFile]:
     if is_text(tree, file):
         names = {name for line in islice(step_lines(file, _PEEK_TEXT), _PEEK_ROWS) for name in line.values}
@@ -288,11 +327,16 @@ def _consoles(tree: Tree, file: Path) -> Iterator[LogFile]:
 def _tables(tree: Tree, file: Path) -> Iterator[LogFile]:
     if names := scalar_columns(tree, file):
         label = tree.label(file)
-        yield LogFile(label, "table", frozenset(names), "", lambda sink: log_of_table(file, label, sink))
+        yield LogFile(label, "table", frozenset(names), "", lambda sink: log_of_table(tree, file, label, sink))
 
 
 def is_text(tree: Tree, file: Path) -> bool:
-    """Tell whether a file may be a console log: a text by its suffix, or without one and without zero bytes."""
+    """Tell whether a file may be a console log: a text by its suffix, or without one and without zero bytes.
+
+    AReaL dumps rollouts into thousands of texts, which are passed over by how they begin.
+    """
+    if tree.head(file, 64).startswith(b"idx: "):
+        return False
     return file.suffix in TEXTS or (not re.search(r"[a-zA-Z]", file.suffix) and b"\0" not in tree.head(file))
 
 
@@ -300,6 +344,7 @@ _FINDERS: Final[Mapping[str, Callable[[Tree, Path], Iterator[LogFile]]]] = {
     "FileLogger": _file_loggers,
     "W&B": _wandb_files,
     "trackio": _databases,
+    "MLflow": _mlflow_stores,
     "TensorBoard": _event_files,
     "table": _tables,
     "console log": _consoles,

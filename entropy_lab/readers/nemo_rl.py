@@ -32,6 +32,7 @@ DIALECT: Final = Dialect(
             "train/policy_kl_error",
             "train/sampling_importance_ratio",
             "train/baseline_reward/pct_mixed",
+            "train/mean_gen_tokens_per_sample",
         }
     ),
     # approx_entropy is a Monte Carlo estimate, and sums over mini-batches are no means: they keep their own names.
@@ -72,8 +73,14 @@ def convert(tree: Tree, sink: Sink) -> None:
     rows, logged = read_scalars(tree, sink, DIALECT)
     settings = _settings(tree, sink) or logged
     size = _facts(settings, sink)
-    for step, file in one_run(by_folder(_files(tree, "train")), tree, sink).items():
-        _write_step(tree, step, file, size, sink)
+    drawn = one_run(by_folder(_files(tree, "train")), tree, sink)
+    early = 0 in drawn
+    if early:
+        sink.note(
+            "train_data_step{N} counts from 0, as in older releases: N is our step, and step N + 1 of the scalars"
+        )
+    for step, file in drawn.items():
+        _write_step(tree, step + early, file, size, sink)
     passes = one_run(by_folder(_files(tree, "val")), tree, sink)
     for step, file in passes.items():
         label = tree.label(file)

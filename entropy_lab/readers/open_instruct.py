@@ -1,31 +1,51 @@
 """open-instruct: the shards of ``--save_traces``, and its scalars.
 
 A row has prompt and response as token ids, reward, advantage, the engine's log-probabilities and ``prompt_idx``, which
-makes its group; there is no text, no log-probability of the trainer and no entropy. open-instruct counts from 1.
+makes its group; there is no text, no log-probability of the trainer and no entropy. Training steps count from 1; the
+shards of newer releases count from 0.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from entropy_lab.errors import RunFormatError
 from entropy_lab.readers.dialects import described, read_scalars, spoken_logs
+from entropy_lab.readers.open_instruct_lines import find_lines, line_steps
 from entropy_lab.readers.reader import Reader, Sighting
 from entropy_lab.readers.records import Record, line_records, parsed
 from entropy_lab.readers.rollouts import Rollout, token_text, write_rollouts
-from entropy_lab.readers.scalars import Dialect, deliver
+from entropy_lab.readers.scalars import Dialect, Scalars, as_step, deliver
 from entropy_lab.readers.sink import Sink
 from entropy_lab.readers.tree import Tree, cannot_read
 
 DIALECT: Final = Dialect(
-    signature=frozenset({"loss/kl_avg", "objective/kl_avg", "objective/verifiable_correct_rate"}),
-    # How policy/entropy_avg is averaged is not verified: it keeps its own name.
-    names={},
+    signature=frozenset(
+        {
+            "loss/kl_avg",
+            "objective/kl_avg",
+            "objective/verifiable_correct_rate",
+            "learner_tokens_per_second_overall",
+            "val/actor_tokens_per_second",
+            "val/stop_rate",
+        }
+    ),
+    names={
+        "scores": "reward",
+        "val/sequence_lengths": "mean_length",
+        "optim/grad_norm": "grad_norm",
+        "lr": "lr",
+    },
 )
+_ENTROPY: Final = "policy/entropy_avg"
+_MEANS: Final = ("masked_mean_axis", "masked_mean_denominator")
+_OTHER_TRAINERS: Final = frozenset({"objective/entropy", "policy/approxkl_avg"})
+"""Scalars of open-instruct's PPO and first GRPO trainers, whose ``policy/entropy_avg`` counts padding, too."""
+_STEP_SCALAR: Final = "training_step"
 
 _SHARD: Final = re.compile(r"(.+)_rollouts_(\d+)\.jsonl")
 _KEYS: Final = frozenset({"prompt_idx", "prompt_tokens", "response_tokens", "reward"})
@@ -40,8 +60,10 @@ def recognise(tree: Tree) -> Sighting | None:
         f"{tree.label(files[0])}{f' and {len(files) - 1:,} more' if files[1:] else ''}: {_keys(tree, files)}"
         for files in shards.values()
     ]
+    older = [file for files in find_lines(tree).values() for file in files]
+    evidence += [f"{tree.label(file)}: a line of columns each training step" for file in older]
     evidence += described(logs, DIALECT)
-    kinds = dict.fromkeys([*(["traces"] if shards else []), *(log.kind for log in logs)])
+    kinds = dict.fromkeys([*(["traces"] if shards or older else []), *(log.kind for log in logs)])
     return Sighting(", ".join(kinds), tuple(evidence)) if evidence else None
 
 
@@ -50,16 +72,77 @@ def convert(tree: Tree, sink: Sink) -> None:
     rows, settings = read_scalars(tree, sink, DIALECT)
     if settings:
         sink.facts["config"] = dict(settings)
-    name, files = _one_run(_shards(tree), tree, sink)
+    shards = _shards(tree)
+    name, files = _one_run(shards or find_lines(tree), tree, sink)
     _facts(tree, name, sink)
-    superseded = _superseded(tree, files, sink)
+    if shards:
+        _write_shards(tree, files, sink)
+    else:
+        for file in files:
+            for step, rollouts in line_steps(tree, file, sink):
+                write_rollouts(sink, step, rollouts, f"{tree.label(file)}, step {step}")
+    deliver(_by_training_step(rows), {**DIALECT.names, **_entropy_name(rows, settings, sink)}, sink)
+
+
+def _write_shards(tree: Tree, files: Sequence[Path], sink: Sink) -> None:
+    blocks = _blocks(tree, files)
+    superseded = _superseded(blocks, sink)
+    shift = 1 if min(blocks, default=1) == 0 else 0
+    if shift:
+        sink.note("the shards count from 0, scalars from 1: rollouts of step s are those of training step s + 1")
     for number, (step, block) in enumerate(groupby(_rows(tree, files, sink), key=lambda row: row[0])):
         if number not in superseded:
             records = [record for _, record in block]
-            write_rollouts(sink, step, list(parsed(records, _rollout, sink)), f"{records[0].label}, step {step}")
-    if any("policy/entropy_avg" in row for row in rows.values()):
-        sink.note("how policy/entropy_avg is averaged is not verified: it is kept under its own name")
-    deliver(rows, DIALECT.names, sink)
+            rollouts = _grouped(list(parsed(records, _rollout, sink)), sink)
+            write_rollouts(sink, step + shift, rollouts, f"{records[0].label}, step {step}")
+
+
+def _grouped(rollouts: Sequence[Rollout], sink: Sink) -> list[Rollout]:
+    """Hold groups to one prompt: ``prompt_idx`` counts rows, and is wrong where truncated ones were taken out."""
+    prompts: dict[Hashable, set[str]] = {}
+    for one in rollouts:
+        prompts.setdefault(one.group, set()).add(one.prompt)
+    if all(len(found) == 1 for found in prompts.values()):
+        return list(rollouts)
+    why = "truncated ones were taken out before"
+    sink.note(f"prompt_idx joins rollouts of different prompts ({why}): equal prompts make a group")
+    return [Rollout(one.prompt, one.prompt, one.tokens, one.ours, one.theirs) for one in rollouts]
+
+
+def _by_training_step(rows: Scalars) -> Scalars:
+    """File scalars under the training step that they state: the sinks' own steps count episodes in most releases.
+
+    Examples
+    --------
+    >>> _by_training_step({64: {"training_step": 1.0, "x": 2.0}, 65: {"y": 3.0}, 128: {"training_step": 2.0, "x": 4.0}})
+    {1: {'x': 2.0, 'y': 3.0}, 2: {'x': 4.0}}
+    """
+    stated = {step: at for step, row in rows.items() if (at := as_step(row.get(_STEP_SCALAR))) is not None}
+    if not stated:
+        return rows
+    out: Scalars = {}
+    current = 0
+    for step, row in sorted(rows.items()):
+        current = stated.get(step, current)
+        out.setdefault(current, {}).update({name: value for name, value in row.items() if name != _STEP_SCALAR})
+    return out
+
+
+def _entropy_name(rows: Scalars, settings: Mapping[str, Any], sink: Sink) -> dict[str, str]:
+    """Take the entropy for ours unless the settings say that it is another mean than that over tokens."""
+    given = {name for row in rows.values() for name in row}
+    if _ENTROPY not in given:
+        return {}
+    if given & _OTHER_TRAINERS:
+        sink.note(f"{_ENTROPY} of this trainer is no mean over the response's tokens: it keeps its own name")
+        return {}
+    set_otherwise = [name for name in _MEANS if settings.get(name) is not None]
+    if set_otherwise:
+        sink.note(f"{', '.join(set_otherwise)} is set: {_ENTROPY} is no mean over tokens, and keeps its own name")
+        return {}
+    if not settings:
+        sink.note(f"masked_mean_axis is unknown: {_ENTROPY} is taken as a mean over tokens, open-instruct's default")
+    return {_ENTROPY: "entropy"}
 
 
 def _shards(tree: Tree) -> dict[tuple[Path, str], list[Path]]:
@@ -100,8 +183,8 @@ def _rows(tree: Tree, files: Sequence[Path], sink: Sink) -> Iterator[tuple[int, 
         yield from parsed(records, lambda record: (record.whole("step"), record), sink)
 
 
-def _superseded(tree: Tree, files: Sequence[Path], sink: Sink) -> set[int]:
-    """Find the blocks of rows whose step comes again later: training was resumed from an earlier step."""
+def _blocks(tree: Tree, files: Sequence[Path]) -> list[int]:
+    """Read the step of each block of rows that have one, in the order of the files."""
     blocks: list[int] = []
     for file in files:
         try:
@@ -111,6 +194,11 @@ def _superseded(tree: Tree, files: Sequence[Path], sink: Sink) -> set[int]:
                         blocks.append(int(match[1]))
         except OSError as error:
             raise cannot_read(tree.label(file), error) from error
+    return blocks
+
+
+def _superseded(blocks: Sequence[int], sink: Sink) -> set[int]:
+    """Find the blocks of rows whose step comes again later: training was resumed from an earlier step."""
     last = {step: number for number, step in enumerate(blocks)}
     lost = {number for number, step in enumerate(blocks) if last[step] != number}
     if lost:

@@ -26,8 +26,16 @@ from entropy_lab.readers.step_folders import one_run
 from entropy_lab.readers.tree import Tree
 
 DIALECT: Final = Dialect(
-    signature=frozenset({"entropy/all/mean", "mismatch_kl/all/mean", "kl_ent_ratio/mean"}),
-    names={"entropy/all/mean": "entropy", "optim/grad_norm": "grad_norm", "optim/lr": "lr", "time": "time"},
+    signature=frozenset({"entropy/all/mean", "mismatch_kl/all/mean", "kl_ent_ratio/mean", "mismatch_kl/mean"}),
+    # entropy/mean is what releases that did not tell environments apart call entropy/all/mean. reward/all/mean is the
+    # mean of the groups' means: it keeps its own name.
+    names={
+        "entropy/all/mean": "entropy",
+        "entropy/mean": "entropy",
+        "optim/grad_norm": "grad_norm",
+        "optim/lr": "lr",
+        "time": "time",
+    },
 )
 _PEEK: Final = 50
 
@@ -40,7 +48,8 @@ def recognise(tree: Tree) -> Sighting | None:
         evidence.append(f"{_label(tree, folder)}: token export, {len(steps):,} steps in {n_files:,} files")
         versions.append("token export")
     for folder, files in find_episodes(tree).items():
-        evidence.append(f"{_label(tree, folder)}: episodes of {len(files):,} steps in traces.jsonl")
+        name = next(iter(files.values()))[0].name
+        evidence.append(f"{_label(tree, folder)}: episodes of {len(files):,} steps in {name}")
         versions.append("episodes")
     for file in _metrics_files(tree):
         evidence.append(f"{tree.label(file)}: metrics.jsonl with {', '.join(DIALECT.spoken(_names(tree, file))[:3])}")
@@ -65,8 +74,8 @@ def convert(tree: Tree, sink: Sink) -> None:
         answers = [_answer(trace) for trace in read_traces(tree, files, sink)]
         n_updates = max(step - sink.step_offset, 0)
         write_answers(sink, n_updates, answers, tree.label(files[0]), sink.step_offset + 1 in passes)
-    if any("entropy/all/mean" in row for row in rows.values()):
-        sink.note("entropy/all/mean is over the tokens of the loss, of the distribution at the sampling temperature")
+    if any({"entropy/all/mean", "entropy/mean"} & row.keys() for row in rows.values()):
+        sink.note("the logged entropy is over the tokens of the loss, of the distribution at the sampling temperature")
     deliver(rows, DIALECT.names, sink)
 
 

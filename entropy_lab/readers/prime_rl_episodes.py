@@ -1,4 +1,4 @@
-"""prime-rl's episodes: what the orchestrator keeps of every rollout, one line an episode."""
+"""prime-rl's episodes: what the orchestrator keeps of every rollout, one line an episode, a trace or a rollout."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from typing import Any, Final
 import numpy as np
 
 from entropy_lab.readers.columns import message_text, text
+from entropy_lab.readers.prime_rl_rows import is_row, rollout_of_row
 from entropy_lab.readers.records import BoolArray, FloatArray, IntArray, Record, line_records, parsed
 from entropy_lab.readers.rollouts import Rollout, masked, prompt_of, token_text
 from entropy_lab.readers.sink import Sink
 from entropy_lab.readers.tree import Tree
 
 _STEP: Final = re.compile(r"step_(\d+)")
+_NAME: Final = re.compile(r"(?:(train|eval)_rollouts|traces)\.jsonl(?:\.gz)?")
 _KINDS: Final = ("train", "eval")
 _SUBSETS: Final = ("effective", "all")
 _LIMITS: Final = frozenset({"max_input_tokens", "max_output_tokens", "max_total_tokens", "length"})
@@ -45,14 +47,17 @@ def find_episodes(tree: Tree) -> dict[Path, dict[tuple[str, int], list[Path]]]:
     Where a step has the subset that was trained on (``effective``), that one is taken, and else ``all``.
     """
     found: dict[Path, dict[tuple[str, int], dict[str, list[Path]]]] = {}
-    for file in tree.having(lambda file: file.name == "traces.jsonl"):
+    for file in tree.having(lambda file: bool(_NAME.fullmatch(file.name))):
+        match = _NAME.fullmatch(file.name)
+        if file.suffix == ".gz" and file.with_suffix("") in tree.files:
+            continue
         whole = file.resolve()
         parts = whole.parts
         at = next((index for index in range(len(parts) - 1, 0, -1) if _STEP.fullmatch(parts[index])), None)
         first = tree.first_object(file)
-        if at is None or (first is not None and not isinstance(first.get("traces"), list)):
+        if at is None or match is None or (first is not None and not _is_known(first)):
             continue
-        kind = next((part for part in parts[at:] if part in _KINDS), "train")
+        kind = match[1] or next((part for part in parts[at:] if part in _KINDS), "train")
         subset = next((part for part in parts[at:] if part in _SUBSETS), "all")
         root = whole.parents[len(parts) - 1 - at]
         key = kind, int(parts[at].removeprefix("step_"))
@@ -61,6 +66,10 @@ def find_episodes(tree: Tree) -> dict[Path, dict[tuple[str, int], list[Path]]]:
         root: {key: subsets.get("effective") or subsets["all"] for key, subsets in steps.items()}
         for root, steps in found.items()
     }
+
+
+def _is_known(row: Mapping[str, Any]) -> bool:
+    return isinstance(row.get("traces"), list) or isinstance(row.get("nodes"), list) or is_row(row)
 
 
 def read_traces(tree: Tree, files: Sequence[Path], sink: Sink) -> list[Trace]:
@@ -80,7 +89,9 @@ def read_traces(tree: Tree, files: Sequence[Path], sink: Sink) -> list[Trace]:
 
 def _traces(record: Record) -> list[Trace]:
     episode = record.values
-    traces = episode.get("traces") or []
+    if "traces" not in episode and is_row(episode):
+        return [Trace(rollout_of_row(record), None, None)]
+    traces = [episode] if "nodes" in episode else episode.get("traces") or []
     if not isinstance(traces, list) or not all(isinstance(trace, Mapping) for trace in traces):
         raise record.fault("has no list of traces")
     kept = [trace for trace in traces if _at(trace, "agent", "trainable") is not False]
@@ -90,7 +101,8 @@ def _traces(record: Record) -> list[Trace]:
 def _trace(record: Record, episode: Mapping[str, Any]) -> Trace:
     trace = record.values
     nodes = [_Node(record, node) for node in trace.get("nodes") or ()]
-    group = _at(episode, "group", "id")
+    stamp = {**_mapping(trace.get("info")), **_mapping(_at(trace, "info", "prime_rl"))}
+    group = _at(episode, "group", "id") or stamp.get("group_id", trace.get("group_id"))
     agent = _at(trace, "agent", "name")
     messages = [node.message for node in nodes]
     first = next((index for index, node in enumerate(nodes) if node.sampled), len(nodes))
@@ -99,9 +111,9 @@ def _trace(record: Record, episode: Mapping[str, Any]) -> Trace:
     said = [message for node, message in zip(nodes, messages, strict=True) if node.sampled and message]
     ours = {
         "reward": _reward(record),
-        "advantage": _number(_at(trace, "info", "advantage")),
+        "advantage": _number(stamp.get("advantage", trace.get("advantage"))),
         "truncated": _truncated(trace, nodes),
-        "source": _at(episode, "env", "name") or _at(episode, "env", "id"),
+        "source": _at(episode, "env", "name") or _at(episode, "env", "id") or text(stamp.get("env_name")),
         "prompt": _plain(messages[:first]) if any(messages[:first]) else None,
         "completion": message_text(said) if said else None,
         "answer": text(_at(trace, "task", "data", "answer") or _at(episode, "task", "data", "answer")),
@@ -190,16 +202,19 @@ def _prompt_ids(nodes: Sequence[_Node]) -> IntArray:
 
 
 def _reward(record: Record) -> float | None:
-    """Sum the weighted rewards; None when none was given."""
+    """Sum the weighted rewards; None when none was given, or one was not scored."""
     rewards = record.values.get("rewards")
     if not isinstance(rewards, Mapping):
         return None
     parts = [
-        Record(record.label, f"{record.place}: reward {name}", {"weight": 1.0, **part})
+        Record(record.label, f"{record.place}: reward {name}", part)
         for name, part in rewards.items()
         if isinstance(part, Mapping)
     ]
-    return sum(part.number("score") * part.number("weight") for part in parts) if parts else None
+    if any("score" in part.values and part.values["score"] is None for part in parts):
+        return None
+    weighted = ((part.number("score"), part.number_or_none("weight")) for part in parts)
+    return sum(score * (1.0 if weight is None else weight) for score, weight in weighted) if parts else None
 
 
 def _truncated(trace: Mapping[str, Any], nodes: Sequence[_Node]) -> bool | None:
@@ -215,6 +230,10 @@ def _plain(messages: Sequence[Mapping[str, Any]]) -> str | None:
     if len(messages) == 1 and messages[0].keys() <= {"role", "content"}:
         return text(messages[0].get("content"))
     return text(list(messages))
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
 
 
 def _number(value: object) -> float | None:

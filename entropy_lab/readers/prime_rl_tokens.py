@@ -74,7 +74,7 @@ def find_exports(tree: Tree) -> dict[Path, dict[int, list[Path]]]:
     for file in tree.having(lambda file: bool(_RANK.fullmatch(file.name))):
         match = _STEP.fullmatch(home(file).name)
         first = tree.first_object(file)
-        if match and (first is None or {"token_ids", "loss_mask", "trainer_logprobs"} <= first.keys()):
+        if match and (first is None or {"token_ids", "loss_mask"} <= first.keys()):
             folders.setdefault(file.parent.parent, {}).setdefault(int(match[1]), []).append(file)
     return folders
 
@@ -95,8 +95,8 @@ def _sequence(record: Record, step: int) -> ExportedSequence:
     if ids is None or mask is None:
         raise record.fault("has no token_ids and loss_mask")
     # A multi-run trainer writes its own step beside the run's, which names the folder.
-    written = record.values.get("export_step", record.values.get("step", step))
-    if written != step:
+    written = record.values.get("export_step", record.values.get("step"))
+    if written not in (step, None):
         raise record.fault(f"is of step {str(written)[:40]}: rows of several steps are mixed", f"step {step}")
     marks = {name: record.mask(name, len(ids)) for name in _COUNTED}
     return ExportedSequence(

@@ -13,6 +13,7 @@ from typing import Final
 from entropy_lab.errors import RunFormatError, UnknownNameError
 from entropy_lab.readers import (
     areal,
+    mlflow,
     nemo_rl,
     open_instruct,
     openrlhf,
@@ -49,6 +50,7 @@ READERS: Final[Mapping[str, Reader]] = MappingProxyType(
             # Containers that any framework may write to: asked only when no framework above is recognised.
             wandb.READER,
             trackio.READER,
+            mlflow.READER,
             tensorboard.READER,
             tables.READER,
         )

@@ -5,13 +5,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sized
 from pathlib import Path
 from typing import Final
 
 from entropy_lab.readers.dialects import described, read_scalars, spoken_logs
 from entropy_lab.readers.reader import Reader, Sighting
 from entropy_lab.readers.records import parsed
-from entropy_lab.readers.roll_dump import find_columns, find_rows, of_row, read_columns, row_records, with_scores
+from entropy_lab.readers.roll_dump import (
+    find_columns,
+    find_rows,
+    find_trajectories,
+    of_row,
+    read_columns,
+    row_records,
+    with_scores,
+)
 from entropy_lab.readers.rollouts import all_zero, without, write_rollouts
 from entropy_lab.readers.scalars import Dialect, deliver
 from entropy_lab.readers.sink import Sink
@@ -24,8 +33,13 @@ SIGNATURE: Final = frozenset(
         "critic/correct/mean",
         "critic/raw_advantages/mean",
         "token/response_length/mean",
+        "tokens/response_length/mean",
+        "tokens/non_prompt_length/mean",
         "actor/ppo_ratio_high_clipfrac",
         "actor/ppo_ratio_low_clipfrac",
+        # Newer releases keep how a scalar is reduced in its name where a log is printed.
+        "actor/ppo_ratio_high_clipfrac@sum",
+        "actor/ppo_ratio_low_clipfrac@sum",
     }
 )
 """Scalars of ROLL's own; with ``critic/score/mean`` and others it shares verl's names."""
@@ -36,6 +50,9 @@ DIALECT: Final = Dialect(
         "critic/entropy/mean": "entropy",
         "critic/score/mean": "reward",
         "token/response_length/mean": "mean_length",
+        "tokens/response_length/mean": "mean_length",
+        "actor/lr": "lr",
+        "actor_train/grad_norm": "grad_norm",
     },
 )
 _ENTROPY: Final = "critic/entropy/mean"
@@ -45,8 +62,7 @@ def recognise(tree: Tree) -> Sighting | None:
     """See both dumps, and scalars such as ``critic/entropy/mean``."""
     evidence, versions = [], []
     for files in by_folder(find_columns(tree)).values():
-        more = f" and {len(files) - 1:,} more" if len(files) > 1 else ""
-        evidence.append(f"{tree.label(files[min(files)])}{more}: dumped rollouts, columns in one line")
+        evidence.append(f"{tree.label(files[min(files)])}{_more(files)}: dumped rollouts, columns in one line")
         versions.append("rollout dump")
     rows = find_rows(tree)
     if rows:
@@ -59,12 +75,18 @@ def recognise(tree: Tree) -> Sighting | None:
     return Sighting(", ".join(kinds), tuple(evidence)) if evidence else None
 
 
+def _more(files: Sized) -> str:
+    return f" and {len(files) - 1:,} more" if len(files) > 1 else ""
+
+
 def convert(tree: Tree, sink: Sink) -> None:
     """Join both dumps and scalars into one run."""
     scalars, settings = read_scalars(tree, sink, DIALECT)
     if settings:
         sink.facts["config"] = dict(settings)
     columns = one_run(by_folder(find_columns(tree)), tree, sink)
+    if others := find_trajectories(tree):
+        sink.note(f"{tree.label(others[0])}{_more(others)}: of the agentic pipeline, without responses: not read")
     rows = find_rows(tree)
     for step in sorted({*columns, *rows}):
         _write_step(tree, step, columns.get(step), rows.get(step, []), sink)

@@ -27,9 +27,21 @@ _PADDING: Final = re.compile(r"^((?:<[^<>\s]+>|\[PAD\]))\1+|((?:<[^<>\s]+>|\[PAD
 
 
 def find_columns(tree: Tree) -> list[tuple[int, Path]]:
-    """Find the files of columns, with their steps."""
+    """Find the files of columns, with their steps; those of the agentic pipeline, without responses, are others."""
     found = ((_COLUMNS_FILE.fullmatch(file.name), file) for file in tree.files)
-    return [(int(match[1]), file) for match, file in found if match]
+    return [(int(match[1]), file) for match, file in found if match and not _is_agentic(tree, file)]
+
+
+def find_trajectories(tree: Tree) -> list[Path]:
+    """Find the agentic pipeline's files of the same names: messages and trajectories as texts."""
+    named = tree.having(lambda file: bool(_COLUMNS_FILE.fullmatch(file.name)))
+    return [file for file in named if _is_agentic(tree, file)]
+
+
+def _is_agentic(tree: Tree, file: Path) -> bool:
+    """Look at the file's beginning: its one line may be of any length."""
+    head = tree.head(file)
+    return not any(b'"%s"' % name.encode() in head for name in _COLUMNS) and b'"trajectory_data"' in head
 
 
 def find_rows(tree: Tree) -> dict[int, list[Path]]:

@@ -101,7 +101,8 @@ def as_array(value: object, label: str, name: str) -> NDArray[Any] | None:
     Parameters
     ----------
     value
-        ``{"data": bytes, "shape": …, "dtype": …}``, or ``{"format": "torch", "data": bytes}``; None is none.
+        ``{"data": bytes, "shape": …, "dtype": …}``, or ``{"format": "torch", "data": bytes}``; of older releases the
+        bytes of a file of torch; None is none.
     label, name
         Name the file and the field in messages.
 
@@ -120,6 +121,8 @@ def as_array(value: object, label: str, name: str) -> NDArray[Any] | None:
     >>> as_array({"data": np.arange(2.0).tobytes(), "shape": (1, 2), "dtype": "float64"}, "a.pkl", "x").tolist()
     [[0.0, 1.0]]
     """
+    if isinstance(value, bytes):
+        value = {"format": "torch", "data": value}
     if not isinstance(value, dict) or not isinstance(data := value.get("data"), bytes):
         return None
     if value.get("format") == "torch":

@@ -28,8 +28,24 @@ from entropy_lab.readers.step_folders import by_folder, home, one_run
 from entropy_lab.readers.tree import Tree
 
 DIALECT: Final = Dialect(
-    signature=frozenset({"policy/policy_entropy", "reward/avg_raw_reward", "loss/avg_final_rewards"}),
-    names={"policy/policy_entropy": "entropy", "reward/avg_raw_reward": "reward"},
+    signature=frozenset(
+        {
+            "policy/policy_entropy",
+            "reward/avg_raw_reward",
+            "loss/avg_final_rewards",
+            "generate/avg_num_tokens",
+            "policy/policy_update_steps",
+        }
+    ),
+    names={
+        "policy/policy_entropy": "entropy",
+        "reward/avg_raw_reward": "reward",
+        "generate/avg_num_tokens": "mean_length",
+        "policy/policy_lr": "lr",
+        # Both are what the optimiser measured before it clipped; the first is the older name.
+        "policy/raw_grad_norm": "grad_norm",
+        "policy/grad_norm": "grad_norm",
+    },
 )
 
 NAMES: Final = frozenset(
@@ -37,6 +53,8 @@ NAMES: Final = frozenset(
         *("_rebuild_tensor_batch", "TrainingInputBatch", "TensorBatch", "device"),
         # Older releases pickle every tensor a second time, as torch does; that copy is passed over.
         *("_rebuild_tensor_v2", "_load_from_bytes", "OrderedDict", "Size"),
+        # numpy's scalars and arrays among the metadata.
+        *("scalar", "dtype", "_reconstruct", "ndarray", "encode"),
     }
 )
 """What the pickle of a batch may name."""

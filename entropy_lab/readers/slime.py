@@ -21,29 +21,13 @@ from entropy_lab.readers.dialects import described, read_scalars, spoken_logs
 from entropy_lab.readers.reader import Reader, Sighting
 from entropy_lab.readers.records import BoolArray, Record, parsed
 from entropy_lab.readers.rollouts import Rollout, all_zero, masked, prompt_of, token_text, without, write_rollouts
-from entropy_lab.readers.scalars import Dialect, deliver
+from entropy_lab.readers.scalars import deliver
 from entropy_lab.readers.sink import Sink
+from entropy_lab.readers.slime_ranks import by_position, rank_records, rank_step
+from entropy_lab.readers.slime_scalars import DIALECT, by_rollout, names_of
 from entropy_lab.readers.step_folders import by_folder, home, one_run
 from entropy_lab.readers.torch_file import load_arrays
 from entropy_lab.readers.tree import Tree
-
-DIALECT: Final = Dialect(
-    signature=frozenset(
-        {
-            "rollout/raw_reward",
-            "rollout/truncated_ratio",
-            "rollout/response_len/mean",
-            "train/train_rollout_logprob_abs_diff",
-        }
-    ),
-    # rollout/entropy and train/entropy_loss are means over responses of means over tokens: not our mean over tokens.
-    names={
-        "rollout/raw_reward": "reward",
-        "rollout/response_len/mean": "mean_length",
-        "rollout/truncated_ratio": "truncated",
-        "train/grad_norm": "grad_norm",
-    },
-)
 
 _FILE: Final = re.compile(r"(?:.*[_-])?(\d+)\.pt")
 _EVAL: Final = re.compile(r"(?:.*_)?eval_\d+\.pt")
@@ -64,23 +48,29 @@ class Dumps:
     """The files of a directory by what they hold: rollouts, training data, validation passes."""
 
     rollouts: dict[Path, dict[int, Path]]
-    train: dict[Path, dict[int, Path]]
+    train: dict[Path, dict[int, list[Path]]]
     evals: dict[Path, dict[int, Path]]
 
 
 def find_dumps(tree: Tree) -> Dumps:
     """Find the files by their folder's name, or by the keys that stand at their beginning."""
     found: dict[str, list[tuple[int, Path]]] = {"rollout": [], "train": [], "eval": []}
+    train: dict[Path, dict[int, list[Path]]] = {}
     for file in tree.having(lambda file: file.suffix == ".pt"):
+        head = tree.head(file, 4096)
         match = _FILE.fullmatch(file.name)
-        if match and (kind := _kind(home(file).name, tree.head(file, 4096))):
+        if (step := rank_step(file.name, head)) is not None:
+            train.setdefault(file.parent, {}).setdefault(step, []).append(file)
+        elif match and (kind := _kind(home(file).name, head)) == "train":
+            train.setdefault(file.parent, {})[int(match[1])] = [file]
+        elif match and kind:
             found["eval" if _EVAL.fullmatch(file.name) else kind].append((int(match[1]), file))
-    return Dumps(*(by_folder(files) for files in found.values()))
+    return Dumps(by_folder(found["rollout"]), train, by_folder(found["eval"]))
 
 
 def _kind(folder: str, head: bytes) -> str:
     if b"rollout_id" in head and b"samples" in head:
-        return "train" if _TRAIN_KEY.search(head) else "rollout"
+        return "train" if _TRAIN_KEY.search(head) or folder == "train_data" else "rollout"
     # A file that is damaged is missed by what it holds, and must not be passed over.
     return {"rollout_data": "rollout", "train_data": "train"}.get(folder, "")
 
@@ -89,15 +79,14 @@ def recognise(tree: Tree) -> Sighting | None:
     """See dumps in ``rollout_data`` and ``train_data``, and scalars such as ``rollout/raw_reward``."""
     dumps, logs = find_dumps(tree), spoken_logs(tree, DIALECT)
     evidence, versions = [], []
-    for title, folders in (
-        ("rollout data", dumps.rollouts),
-        ("train data", dumps.train),
-        ("validation data", dumps.evals),
+    for title, files in (
+        *(("rollout data", list(files.values())) for files in dumps.rollouts.values()),
+        *(("train data", [part for parts in files.values() for part in parts]) for files in dumps.train.values()),
+        *(("validation data", list(files.values())) for files in dumps.evals.values()),
     ):
-        for files in folders.values():
-            more = f" and {len(files) - 1:,} more" if len(files) > 1 else ""
-            evidence.append(f"{tree.label(files[min(files)])}{more}: {title}")
-            versions.append(title)
+        more = f" and {len(files) - 1:,} more" if len(files) > 1 else ""
+        evidence.append(f"{tree.label(files[0])}{more}: {title}")
+        versions.append(title)
     evidence += described(logs, DIALECT)
     kinds = dict.fromkeys([*versions, *(log.kind for log in logs)])
     return Sighting(", ".join(kinds), tuple(evidence)) if evidence else None
@@ -105,22 +94,23 @@ def recognise(tree: Tree) -> Sighting | None:
 
 def convert(tree: Tree, sink: Sink) -> None:
     """Join rollout data, train data and scalars into one run."""
-    rows, settings = read_scalars(tree, sink, DIALECT)
+    logged, settings = read_scalars(tree, sink, DIALECT)
+    rows = by_rollout(logged, settings, sink)
     if settings:
         sink.facts["config"] = dict(settings)
         if isinstance(size := settings.get("n_samples_per_prompt"), int):
             sink.facts["group_size"] = size
     dumps = find_dumps(tree)
-    drawn, trained = (one_run(folders, tree, sink) for folders in (dumps.rollouts, dumps.train))
+    drawn, trained = one_run(dumps.rollouts, tree, sink), one_run(dumps.train, tree, sink)
     for step in sorted({*drawn, *trained}):
-        _write_step(tree, step, drawn.get(step), trained.get(step), sink)
+        _write_step(tree, step, drawn.get(step), trained.get(step, []), sink)
     for step, file in one_run(dumps.evals, tree, sink).items():
         label = tree.label(file)
         samples = _samples(file, label, sink)[0]
         write_answers(sink, step + 1, list(parsed(samples, lambda row: _answer(row, sink), sink)), label)
     if any("rollout/entropy" in row for row in rows.values()):
         sink.note("rollout/entropy is averaged over each response first: it is kept under its own name")
-    deliver(rows, DIALECT.names, sink)
+    deliver(rows, names_of(rows), sink)
 
 
 class _Sample(Record):
@@ -147,15 +137,15 @@ def _samples(file: Path, label: str, sink: Sink) -> tuple[list[_Sample], Mapping
     return [_Sample(label, f"sample {number}", sample) for number, sample in enumerate(samples)], content
 
 
-def _write_step(tree: Tree, step: int, drawn: Path | None, trained: Path | None, sink: Sink) -> None:
-    where = tree.label(drawn or trained or tree.path)
-    train, raw_rewards = _trained(tree, trained, sink) if trained else ({}, {})
+def _write_step(tree: Tree, step: int, drawn: Path | None, trained: list[Path], sink: Sink) -> None:
+    where = tree.label(drawn or trained[0])
     samples = dict(enumerate(_samples(drawn, where, sink)[0])) if drawn else {}
+    train, raw_rewards = _trained(tree, trained, samples, sink) if trained else ({}, {})
     if not samples:
         sink.note("steps without rollout data: equal prompts make a group, and texts are absent")
         samples = {position: _Sample(record.label, record.place, {}) for position, record in train.items()}
     if absent := sorted(train.keys() - samples.keys()):
-        wrong = f"has {len(samples):,} samples, but {tree.label(trained or tree.path)} one of position {absent[0]:,}"
+        wrong = f"has {len(samples):,} samples, but {tree.label(trained[0])} one of position {absent[0]:,}"
         raise RunFormatError(where, wrong, "rollout data and train data of one run")
     for position, sample in samples.items():
         sample.trained, sample.raw_reward = train.get(position), raw_rewards.get(position)
@@ -172,16 +162,34 @@ def _write_step(tree: Tree, step: int, drawn: Path | None, trained: Path | None,
     write_rollouts(sink, step, rollouts, where)
 
 
-def _trained(tree: Tree, file: Path, sink: Sink) -> tuple[dict[int, Record], dict[int, float]]:
+def _trained(
+    tree: Tree, files: list[Path], samples: Mapping[int, Record], sink: Sink
+) -> tuple[dict[int, Record], dict[int, float]]:
     """Read train data: position in the rollout data -> sample, and -> reward before it was normalised."""
-    records, content = _samples(file, tree.label(file), sink)
     found: dict[int, Record] = {}
-    for record in records:
-        if found.setdefault(record.whole("rollout_position"), record) is not record:
-            raise record.fault(f"repeats rollout_position {record.values['rollout_position']}", "each once")
-    raw = content.get("raw_reward")
-    rewards = raw if isinstance(raw, list) else []
-    return found, {at: float(value) for at, value in enumerate(rewards) if isinstance(value, int | float)}
+    label = tree.label(files[0])
+    if rank_step(files[0].name, tree.head(files[0], 4096)) is not None:
+        records, raw = rank_records(files, tree.label, sink)
+        found = by_position(records, samples) if samples else _of_ranks(records, sink)
+        if records and not found:
+            wrong = f"has other tokens than the rollout data of its step ({len(samples):,} samples)"
+            raise RunFormatError(label, wrong, "rollout data and train data of one run")
+        raw = raw if len(raw) == len(samples) else []
+    else:
+        own, content = _samples(files[0], label, sink)
+        for record in own:
+            if found.setdefault(record.whole("rollout_position"), record) is not record:
+                raise record.fault(f"repeats rollout_position {record.values['rollout_position']}", "each once")
+        stated = content.get("raw_reward")
+        raw = stated if isinstance(stated, list) else []
+    return found, {at: float(value) for at, value in enumerate(raw) if isinstance(value, int | float)}
+
+
+def _of_ranks(records: list[Record], sink: Sink) -> dict[int, Record]:
+    """Give the samples numbers; their rewards are normalised, and which raw reward is whose is not kept."""
+    sink.note("train data of ranks without rollout data: rewards are normalised, and left out")
+    plain = ({name: part for name, part in one.values.items() if name != "rewards"} for one in records)
+    return {at: Record(one.label, one.place, row) for at, (one, row) in enumerate(zip(records, plain, strict=True))}
 
 
 def _rollout(record: _Sample, sink: Sink) -> Rollout:

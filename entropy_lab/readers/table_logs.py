@@ -1,17 +1,17 @@
-"""Scalars in plain tables: CSV (also as W&B and TensorBoard export them) and flat JSON lines, one row per step."""
+"""Scalars in plain tables: a row per step, or a row per step and metric; also as W&B and TensorBoard export them."""
 
 from __future__ import annotations
 
-import csv
+import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from entropy_lab.errors import RunFormatError
-from entropy_lab.readers.json_lines import read_objects
 from entropy_lab.readers.scalars import Log, as_number, as_step
-from entropy_lab.readers.tree import Tree, cannot_read
+from entropy_lab.readers.table_rows import SEPARATORS, SUMMARY, flat, header, parquet_schema, peek, rows_of
+from entropy_lab.readers.tree import Tree
 
 if TYPE_CHECKING:
     from entropy_lab.readers.sink import Sink
@@ -29,45 +29,68 @@ STEPS: Final = (
 )
 """Columns that hold the step, the first that is there."""
 
-SEPARATORS: Final = {".csv": ",", ".tsv": "\t"}
-_EXPORTED: Final = re.compile(r"(.+?) - (.+)")
+_SPELLED: Final = ("step", "global_step", "training_step", "train_step", "update_step", "iteration", "iter")
+_BOOKKEEPING: Final = frozenset({"_step", "_runtime", "_timestamp", "_wandb/runtime", "Wall time"})
+_NAME_COLUMNS: Final = ("metric", "metric_name", "key", "tag", "name", "variable", "scalar")
+_VALUE_COLUMNS: Final = ("value", "metric_value", "scalar_value")
+_RUN_COLUMNS: Final = ("run", "run_name", "run_id", "run_uuid", "experiment")
+_MISSING: Final = frozenset({"", "na", "n/a", "none", "null", "-"})
 _SPREAD: Final = ("__MIN", "__MAX")
+_STAMP: Final = "_timestamp"
+_EXPORTED: Final = re.compile(r"(.+) - (.+)")
 _TAG: Final = re.compile(r"tag-(.+)$")
 
 
-def header(tree: Tree, file: Path) -> list[str]:
-    r"""Read the column names of a CSV file; empty when it has no first line.
+def step_column(names: Iterable[str]) -> str | None:
+    """Find the column that holds the step: one of `STEPS`, else one that differs in capitals and blanks alone.
 
     Examples
     --------
-    >>> import tempfile
-    >>> file = Path(tempfile.mkdtemp()) / "a.csv"
-    >>> _ = file.write_text("step,entropy\n1,0.5\n")
-    >>> header(Tree.of(file), file)
-    ['step', 'entropy']
+    >>> step_column(["Step", "entropy"]), step_column(["Training Step", "entropy"]), step_column(["epoch"])
+    ('Step', 'Training Step', None)
     """
-    lines = tree.head(file).decode("utf-8-sig", "replace").splitlines()
-    return next(csv.reader(lines[:1], delimiter=SEPARATORS[file.suffix]), []) if lines else []
+    given = list(names)
+    exact = next((name for name in STEPS if name in given), None)
+    if exact is not None:
+        return exact
+    spelled = {name.strip().lower().replace(" ", "_"): name for name in reversed(given)}
+    return next((spelled[name] for name in _SPELLED if name in spelled), None)
 
 
 def scalar_columns(tree: Tree, file: Path) -> list[str]:
     """Name the scalars of a table with a step; empty for any other file."""
+    schema = parquet_schema(file)
+    if schema is not None and not _long(schema):  # rows of rollouts are long, and need not be read for this
+        step = step_column(schema)
+        numbers = [name for name, dtype in schema.items() if dtype.is_numeric() and name not in STEPS]
+        return [name for name in numbers if name != step] if step is not None else []
+    rows = [flat(row) for row in peek(tree, file)]
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    step = step_column(names)
+    if step is None:
+        return []
+    if pair := _long(names):
+        return list(dict.fromkeys(str(row[pair[0]]) for row in rows if row.get(pair[0])))
     if file.suffix in SEPARATORS:
-        names = header(tree, file)
-        return [_exported(name, file)[1] for name in names if name not in STEPS] if set(names) & set(STEPS) else []
-    if file.suffix == ".jsonl":
-        first = tree.first_object(file) or {}
-        if set(first) & set(STEPS):
-            return [name for name, value in first.items() if name not in STEPS and as_number(value) is not None]
-    return []
+        return [_exported(name, file)[1] for name in names if name not in STEPS and name != step]
+    numeric = {name for row in rows for name, value in row.items() if as_number(value) is not None}
+    return [name for name in names if name in numeric and name not in STEPS and name != step]
 
 
-def log_of_table(file: Path, label: str, sink: Sink) -> Log:
+def _long(names: Iterable[str]) -> tuple[str, str] | None:
+    """Find the columns of a table with one row per step and metric: the metric's name, and its value."""
+    spelled = {name.strip().lower(): name for name in names}
+    name = next((spelled[key] for key in _NAME_COLUMNS if key in spelled), None)
+    value = next((spelled[key] for key in _VALUE_COLUMNS if key in spelled), None)
+    return None if name is None or value is None else (name, value)
+
+
+def log_of_table(tree: Tree, file: Path, label: str, sink: Sink) -> Log:
     """Read a table of scalars.
 
     Parameters
     ----------
-    file, label
+    tree, file, label
         The table, and how messages name it.
     sink
         Its options may name the step's column (``--map step=…``) and the run, of an export of several.
@@ -78,23 +101,26 @@ def log_of_table(file: Path, label: str, sink: Sink) -> Log:
         There is no step, a step is no whole number, most steps have several rows, or the columns are of several runs.
     """
     log = Log(label, "table")
+    if file.suffix in SEPARATORS:
+        _require_one_run({_exported(name, file)[0] for name in header(tree, file)} - {""}, label, sink)
+    if file.name == SUMMARY:
+        sink.note(f"{label}: has the last value of each scalar alone; the run's other steps are not here")
     left: set[str] = set()
-    repeated = 0
-    for number, row in _rows(file, label, sink):
-        step = as_step(_step(row, label, sink))
+    runs: set[str] = set()
+    repeated = stepless = 0
+    for number, row in rows_of(tree, file, label, sink):
+        at = _step(row, label, sink)
+        step = _whole(row, at, label, number)
         if step is None:
-            raise RunFormatError(label, f"line {number} has step {_step(row, label, sink)!r}", "a whole number")
-        values = {}
-        for name, value in row.items():
-            run, plain = _exported(name, file)
-            if plain.endswith(_SPREAD) or name in STEPS or value in ("", None):
-                continue
-            if sink.options.run_name in (None, run, "") or not run:
-                values[plain] = value
+            stepless += 1
+            continue
+        values = _values(row, at, file, sink, runs)
         before = log.rows.get(step, {})
-        repeated += any(before.get(name, number) != number for name, number in _numbers(values))
+        repeated += any(_differs(before[name], number) for name, number in _numbers(values) if name in before)
         left |= {name for name, value in values.items() if as_number(value) is None}
         log.add(step, values)
+    _require_one_run(runs, label, sink)
+    _tell_stepless(stepless, log, sink)
     if repeated * 2 > len(log.rows):
         wrong = f"has several rows of most steps ({repeated:,} of them replace numbers of a row before)"
         hint = "--map reward=COLUMN prompt=COLUMN reads rollouts"
@@ -106,52 +132,70 @@ def log_of_table(file: Path, label: str, sink: Sink) -> Log:
     return log
 
 
+def _whole(row: Mapping[str, Any], at: str | None, label: str, number: int) -> int | None:
+    """Read the step of a row; None where it states none."""
+    if at is None or _is_missing(row[at]):
+        return None
+    # ms-swift writes "3/100".
+    step = as_step(row[at].partition("/")[0] if isinstance(row[at], str) else row[at])
+    if step is None:
+        raise RunFormatError(label, f"line {number} has step {row[at]!r}", "a whole number")
+    return step
+
+
+def _tell_stepless(rows: int, log: Log, sink: Sink) -> None:
+    if rows and not log.rows:
+        raise RunFormatError(log.label, "has no step", f"one of {', '.join(STEPS[:4])}, …", "--map step=COLUMN")
+    if rows:
+        sink.note(f"{log.label}: {rows:,} rows without a step are left out")
+
+
+def _values(row: Mapping[str, Any], step: str | None, file: Path, sink: Sink, runs: set[str]) -> dict[str, Any]:
+    """Give the scalars of a row under their own names; ``runs`` collects the runs that a column of them names."""
+    wanted = sink.options.run_name
+    named = {name: value for name, value in row.items() if name.lower() in _RUN_COLUMNS and isinstance(value, str)}
+    run = next(filter(None, named.values()), "")
+    if wanted is not None and run not in ("", wanted):
+        return {}
+    runs |= {run} - {""}
+    if pair := _long(row):
+        return {} if _is_missing(row[pair[1]]) else {str(row[pair[0]]): row[pair[1]]}
+    values = {}
+    for name, value in row.items():
+        run, plain = _exported(name, file)
+        dropped = plain in STEPS or plain in _BOOKKEEPING or plain.endswith(_SPREAD) or _is_index(plain)
+        stamp = plain.endswith(_STAMP) and name.removesuffix(_STAMP) in row  # SwanLab's time of each value
+        if name == step or name in named or dropped or stamp or _is_missing(value):
+            continue
+        if wanted in (None, run, "") or not run:
+            values[plain] = value
+    return values
+
+
+def _is_missing(value: object) -> bool:
+    return value is None or (isinstance(value, str) and value.strip().lower() in _MISSING)
+
+
+def _is_index(name: str) -> bool:
+    """Tell a column that pandas wrote for the numbers of the rows."""
+    return not name or name.startswith("Unnamed: ")
+
+
+def _differs(first: float, second: float) -> bool:
+    return first != second and not (math.isnan(first) and math.isnan(second))
+
+
 def _numbers(values: dict[str, Any]) -> list[tuple[str, float]]:
     return [(name, number) for name, value in values.items() if (number := as_number(value)) is not None]
 
 
-def _rows(file: Path, label: str, sink: Sink) -> Iterator[tuple[int, dict[str, Any]]]:
-    if file.suffix not in SEPARATORS:
-        yield from read_objects(file, label, sink)
-        return
-    try:
-        with file.open(encoding="utf-8-sig", errors="replace", newline="") as stream:
-            reader = csv.reader(stream, delimiter=SEPARATORS[file.suffix])
-            names = next(reader, [])
-            _require_one_run(names, file, label, sink)
-            for values in reader:
-                if not values:
-                    continue
-                if len(values) != len(names):
-                    wrong = f"line {reader.line_num} has {len(values)} of {len(names)} columns"
-                    if _is_last(file, values):
-                        sink.warn(f"{label}: {wrong}: it is cut off and left out")
-                        return
-                    raise RunFormatError(label, wrong, "every column in every line")
-                yield reader.line_num, dict(zip(names, values, strict=True))
-    except OSError as error:
-        raise cannot_read(label, error) from error
-    except csv.Error as error:
-        raise RunFormatError(label, f"is no table ({error})", "comma-separated values") from error
-
-
-def _is_last(file: Path, values: Sequence[str]) -> bool:
-    """Tell whether a row is what a file without a last line break ends with."""
-    with file.open("rb") as stream:
-        stream.seek(max(file.stat().st_size - 4096, 0))
-        end = stream.read()
-    return not end.endswith(b"\n") and end.rsplit(b"\n", 1)[-1].decode("utf-8", "replace").startswith(values[0])
-
-
-def _step(row: dict[str, Any], label: str, sink: Sink) -> object:
+def _step(row: Mapping[str, Any], label: str, sink: Sink) -> str | None:
     wanted = sink.options.columns.get("step")
-    name = wanted if wanted in row else next((name for name in STEPS if name in row), None)
-    if name is None:
+    name = wanted if wanted in row else step_column(row)
+    if name is None and wanted is None and label.endswith((".csv", ".tsv", ".parquet")):
         wrong = f"has no step among {', '.join(list(row)[:8])}"
         raise RunFormatError(label, wrong, f"one of {', '.join(STEPS[:4])}, …", "--map step=COLUMN")
-    value = row[name]
-    # ms-swift writes "3/100".
-    return value.partition("/")[0] if name == "global_step/max_steps" and isinstance(value, str) else value
+    return name
 
 
 def _exported(name: str, file: Path) -> tuple[str, str]:
@@ -163,8 +207,8 @@ def _exported(name: str, file: Path) -> tuple[str, str]:
     return (match[1], match[2]) if match else ("", name)
 
 
-def _require_one_run(names: Sequence[str], file: Path, label: str, sink: Sink) -> None:
-    runs = sorted({run for name in names if (run := _exported(name, file)[0])})
+def _require_one_run(names: Iterable[str], label: str, sink: Sink) -> None:
+    runs: Sequence[str] = sorted(names)
     wanted = sink.options.run_name
     if wanted and runs and wanted not in runs:
         raise RunFormatError(label, f"has no run {wanted}", f"one of {', '.join(runs)}")

@@ -1,4 +1,4 @@
-"""Plain tables: CSV, JSON lines and Parquet, of rollouts or of scalars, with ``--map OURS=THEIRS`` for other names."""
+"""Plain tables: CSV, JSON and Parquet, of rollouts or of scalars, with ``--map OURS=THEIRS`` for other names."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from entropy_lab.readers.groups import group_numbers, prompt_ids, sample_numbers
 from entropy_lab.readers.json_lines import read_objects
 from entropy_lab.readers.logs import LogFile, find_logs
 from entropy_lab.readers.reader import Options, Reader, Sighting
-from entropy_lab.readers.scalars import Log, as_step
 from entropy_lab.readers.sink import Sink
-from entropy_lab.readers.table_logs import SEPARATORS, STEPS, header, log_of_table
+from entropy_lab.readers.table_logs import STEPS, log_of_table, step_column
+from entropy_lab.readers.table_rows import SEPARATORS, header, json_rows, peek, separator, unwrapped
 from entropy_lab.readers.tree import Tree
 from entropy_lab.readers.verdicts import as_verdict, explicit_verdict
 from entropy_lab.schema import ROLLOUTS
@@ -33,8 +33,10 @@ def columns_of(tree: Tree, file: Path) -> tuple[str, ...]:
     """Read a table's column names from its first line or footer; empty when it is no table."""
     if file.suffix in SEPARATORS:
         return tuple(header(tree, file))
-    if file.suffix == ".jsonl":
-        return tuple(tree.first_object(file) or ())
+    if file.suffix == ".jsonl":  # the first line may be settings
+        return _names(tree, file)
+    if file.suffix == ".json":
+        return _names(tree, file)
     if file.suffix == ".parquet":
         try:
             return tuple(pl.read_parquet_schema(file))
@@ -43,10 +45,14 @@ def columns_of(tree: Tree, file: Path) -> tuple[str, ...]:
     return ()
 
 
+def _names(tree: Tree, file: Path) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name for row in peek(tree, file) for name in unwrapped(row)))
+
+
 def recognise(tree: Tree) -> Sighting | None:
     """See tables with a step; a file that the user names is taken without one."""
     found = {file: names for file in tree.files if (names := columns_of(tree, file))}
-    kept = {file: names for file, names in found.items() if set(names) & set(STEPS) or file == tree.path}
+    kept = {file: names for file, names in found.items() if step_column(names) or file == tree.path}
     evidence = [f"{tree.label(file)}: {', '.join(names[:6])}" for file, names in kept.items()]
     if len(evidence) > 3:
         evidence = [*evidence[:3], f"and {len(evidence) - 3} more tables"]
@@ -57,15 +63,15 @@ def convert(tree: Tree, sink: Sink) -> None:
     """Read tables of rollouts step by step, and tables of scalars into metrics."""
     scalars: list[LogFile] = []
     tables = {file: columns_of(tree, file) for file in tree.files}
-    sink.meet(part for names in tables.values() for name in names for part in (name, name.split(" - ", 1)[-1]))
+    sink.meet(part for names in tables.values() for name in names for part in (name, name.rsplit(" - ", 1)[-1]))
     sink.require_mapped()
     for file, names in tables.items():
         label = tree.label(file)
         if is_rollouts(names, sink.options):
-            for step, frame in _by_step(portions(file, label, sink), label, sink):
+            for step, frame in _by_step(portions(tree, file, label, sink), label, sink):
                 sink.rollouts(step, _rollouts(frame, label, sink), label)
-        elif names and (set(names) & {*STEPS, sink.options.theirs("step")} or file == tree.path):
-            scalars.append(_scalar_file(file, label))
+        elif names and (step_column(names) or sink.options.theirs("step") in names or file == tree.path):
+            scalars.append(_scalar_file(tree, file, label))
     known = {log.label for log in scalars}
     scalars += [log for log in find_logs(tree, ("table",)) if log.label not in known]
     if scalars:
@@ -90,24 +96,11 @@ def is_rollouts(names: Sequence[str], options: Options) -> bool:
     return options.theirs("reward") in names and any(options.theirs(name) in names for name in _PROMPTS)
 
 
-def _scalar_file(file: Path, label: str) -> LogFile:
-    def load(sink: Sink) -> Log:
-        if file.suffix != ".parquet":
-            return log_of_table(file, label, sink)
-        log = Log(label, "table")
-        for frame in portions(file, label, sink):
-            step = _step_column(frame.columns, label, sink.options)
-            for row in frame.iter_rows(named=True):
-                at = as_step(row[step])
-                if at is None:
-                    raise RunFormatError(label, f"column {step} holds {row[step]!r}", "a whole number in each row")
-                log.add(at, {name: value for name, value in row.items() if name != step})
-        return log
-
-    return LogFile(label, "table", frozenset(), "", load)
+def _scalar_file(tree: Tree, file: Path, label: str) -> LogFile:
+    return LogFile(label, "table", frozenset(), "", lambda sink: log_of_table(tree, file, label, sink))
 
 
-def portions(file: Path, label: str, sink: Sink) -> Iterator[pl.DataFrame]:
+def portions(tree: Tree, file: Path, label: str, sink: Sink) -> Iterator[pl.DataFrame]:
     """Yield a table in portions of some thousand rows, in its own order.
 
     Raises
@@ -116,15 +109,21 @@ def portions(file: Path, label: str, sink: Sink) -> Iterator[pl.DataFrame]:
         The file is damaged.
     """
     if file.suffix == ".jsonl":
-        objects = (row for _, row in read_objects(file, label, sink))
+        objects = (unwrapped(row) for _, row in read_objects(file, label, sink))
         while rows := list(islice(objects, _PORTION)):
+            yield frame_of(rows)
+        return
+    if file.suffix == ".json":
+        documents = map(unwrapped, json_rows(tree, file) or ())
+        while rows := list(islice(documents, _PORTION)):
             yield frame_of(rows)
         return
     try:
         if file.suffix == ".parquet":
             scan = pl.scan_parquet(file, glob=False)
         else:
-            scan = pl.scan_csv(file, glob=False, separator=SEPARATORS[file.suffix], infer_schema_length=10_000)
+            mark = separator(tree.head(file))
+            scan = pl.scan_csv(file, glob=False, separator=mark, infer_schema_length=10_000)
         yield from scan.collect_batches(maintain_order=True, chunk_size=_PORTION)
     except UNREADABLE as error:
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -133,7 +132,7 @@ def portions(file: Path, label: str, sink: Sink) -> Iterator[pl.DataFrame]:
 
 def _step_column(names: Sequence[str], label: str, options: Options) -> str:
     wanted = options.columns.get("step")
-    name = wanted if wanted in names else next((name for name in STEPS if name in names), None)
+    name = wanted if wanted in names else step_column(names)
     if name is None:
         wrong = f"has no step among {', '.join(names[:8])}"
         raise RunFormatError(label, wrong, f"one of {', '.join(STEPS[:4])}, …", "--map step=COLUMN")
@@ -146,7 +145,7 @@ def _by_step(frames: Iterator[pl.DataFrame], label: str, sink: Sink) -> Iterator
     current: int | None = None
     for frame in frames:
         column = _step_column(frame.columns, label, sink.options)
-        steps = frame[column].cast(pl.Int64, strict=False)
+        steps = _whole(frame[column])
         if steps.null_count():
             raise RunFormatError(
                 label, f"column {column} holds values that are no whole number", "the step of each row"
@@ -161,6 +160,13 @@ def _by_step(frames: Iterator[pl.DataFrame], label: str, sink: Sink) -> Iterator
             held.append(part)
     if current is not None:
         yield current, pl.concat(held, how="diagonal_relaxed")
+
+
+def _whole(values: pl.Series) -> pl.Series:
+    """Read whole numbers out of numbers or their texts; anything else is null."""
+    numbers = values.cast(pl.Float64, strict=False)
+    whole = numbers.cast(pl.Int64, strict=False)
+    return whole.set(((numbers != whole) | numbers.is_null()).fill_null(value=True), None)
 
 
 def _rollouts(frame: pl.DataFrame, label: str, sink: Sink) -> pl.DataFrame:

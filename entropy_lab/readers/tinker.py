@@ -24,13 +24,17 @@ from entropy_lab.readers.tree import Tree
 
 DIALECT: Final = Dialect(
     signature=frozenset({"optim/entropy", "optim/kl_sample_train_v1", "env/all/by_group/frac_mixed"}),
+    # by_group/frac_all_good are groups whose rewards are equal and 0.5 or more, which need not be solved; they keep
+    # their names.
     names={
         "optim/lr": "lr",
         "env/all/reward/total": "reward",
-        "env/all/by_group/frac_all_good": "all_solved",
-        "env/all/by_group/frac_all_bad": "none_solved",
+        "env/all/total_ac_tokens": "n_tokens",
+        "kl_policy_base": "reference_kl",
     },
 )
+_SINGLE_TURN: Final = {"env/all/ac_tokens_per_turn": "mean_length"}
+_TURNS: Final = "env/all/turns_per_episode"
 
 _FILE: Final = re.compile(r"(.+)_rollout_summaries\.jsonl")
 _FOLDER: Final = re.compile(r"iteration_(\d+)")
@@ -70,7 +74,8 @@ def convert(tree: Tree, sink: Sink) -> None:
             write_answers(sink, step, answers, label, early=(name, 1) in files)
     if any("optim/entropy" in row for row in rows.values()):
         sink.note("optim/entropy is a Monte Carlo estimate of the sampled tokens: it is kept under its own name")
-    deliver(rows, DIALECT.names, sink)
+    single = all(row.get(_TURNS, 1.0) == 1.0 for row in rows.values())
+    deliver(rows, {**DIALECT.names, **(_SINGLE_TURN if single else {})}, sink)
 
 
 def _files(tree: Tree) -> dict[tuple[str, int], Path]:

@@ -6,6 +6,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+
 from entropy_lab.errors import MissingExtraError, RunFormatError
 
 INSTALL: Final = "pip install 'entropy-lab[train]'"
@@ -39,11 +41,21 @@ def load_arrays(source: Path | BytesIO, label: str) -> Any:  # noqa: ANN401 - wh
         wrong = "is a file of torch, which is not installed"
         raise MissingExtraError(label, wrong, "the extra `train`", INSTALL) from error
     try:
-        return _as_arrays(torch.load(source, map_location="cpu", weights_only=True))
+        with torch.serialization.safe_globals(_array_parts()):
+            return _as_arrays(torch.load(source, map_location="cpu", weights_only=True))
     except Exception as error:  # a damaged file raises whatever part of torch, zipfile or pickle meets it first
         said = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         allowed = "tensors and plain values, as torch.save writes them; nothing else is unpickled"
         raise RunFormatError(label, f"cannot be read ({said[:160]})", allowed) from error
+
+
+def _array_parts() -> list[Any]:
+    """Name what numpy's own pickles of arrays and numbers are made of: these build data and nothing else."""
+    from numpy._core import multiarray
+
+    kinds = [type(np.dtype(code)) for code in "?bBhHiIlLqQefd"]
+    old = [(getattr(multiarray, name), f"numpy.core.multiarray.{name}") for name in ("_reconstruct", "scalar")]
+    return [multiarray._reconstruct, multiarray.scalar, *old, np.ndarray, np.dtype, *kinds]
 
 
 def _as_arrays(value: Any) -> Any:  # noqa: ANN401
@@ -52,6 +64,8 @@ def _as_arrays(value: Any) -> Any:  # noqa: ANN401
     if isinstance(value, torch.Tensor):
         plain = value.detach().to_dense() if value.layout != torch.strided else value.detach()
         return (plain.float() if plain.dtype == torch.bfloat16 else plain).cpu().numpy()
+    if isinstance(value, np.generic):
+        return value.item()
     if isinstance(value, dict):
         return {key: _as_arrays(part) for key, part in value.items()}
     if isinstance(value, list | tuple):

@@ -16,7 +16,7 @@ HEADER: Final = b"SQLite format 3\x00"
 
 
 @contextmanager
-def _opened(file: Path) -> Iterator[sqlite3.Connection]:
+def opened(file: Path) -> Iterator[sqlite3.Connection]:
     """Open for reading only: nothing is written beside the database, and one that is being written is left alone."""
     live = file.with_name(f"{file.name}-wal").exists()
     how = "mode=ro" if live else "immutable=1"
@@ -37,7 +37,7 @@ def run_names(file: Path) -> dict[str, tuple[str, str]]:
     sqlite3.Error
         The database is damaged or locked.
     """
-    with _opened(file) as database:
+    with opened(file) as database:
         columns = {row[1] for row in database.execute("PRAGMA table_info(metrics)")}
         if not {"run_name", "step", "metrics"} <= columns:
             return {}
@@ -70,7 +70,7 @@ def logged(file: Path, run: tuple[str, str], most: int = -1) -> Iterator[tuple[i
     sqlite3.Error, ValueError
         The database is damaged or locked.
     """
-    with _opened(file) as database:
+    with opened(file) as database:
         query = f"SELECT rowid, step, metrics FROM metrics WHERE {run[0]} = ? ORDER BY rowid LIMIT ?"
         for row, step, values in database.execute(query, (run[1], most)):
             yield row, step, _parsed(values)
@@ -78,7 +78,7 @@ def logged(file: Path, run: tuple[str, str], most: int = -1) -> Iterator[tuple[i
 
 def row_values(file: Path, row: int) -> dict[str, Any]:
     """Read one row's values again."""
-    with _opened(file) as database:
+    with opened(file) as database:
         found = database.execute("SELECT metrics FROM metrics WHERE rowid = ?", (row,)).fetchone()
         return _parsed(found[0])
 
@@ -90,7 +90,7 @@ def _parsed(text: bytes | str) -> dict[str, Any]:
 
 def config(file: Path, run: tuple[str, str]) -> dict[str, Any]:
     """Read a run's settings; empty when the database has none."""
-    with _opened(file) as database:
+    with opened(file) as database:
         if run[0] not in {row[1] for row in database.execute("PRAGMA table_info(configs)")}:
             return {}
         query = f"SELECT config FROM configs WHERE {run[0]} = ? ORDER BY rowid DESC"

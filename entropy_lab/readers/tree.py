@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -117,6 +119,8 @@ class Tree:
         >>> Tree.of(file).first_object(file)
         {'step': 1}
         """
+        if file.suffix == ".gz":
+            return _first_compressed(file)
         line = self.head(file).lstrip().split(b"\n", 1)[0]
         if len(line) >= 65_536:  # a long rollout: read on to the end of the line
             with file.open("rb") as stream:
@@ -126,6 +130,15 @@ class Tree:
         except ValueError:
             return None
         return value if isinstance(value, dict) else None
+
+
+def _first_compressed(file: Path) -> dict[str, Any] | None:
+    try:
+        with gzip.open(file) as stream:
+            value = json.loads(next((line for line in stream if line.strip()), b""))
+    except (OSError, EOFError, ValueError, zlib.error):
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def cannot_read(label: str, error: OSError) -> RunFormatError:

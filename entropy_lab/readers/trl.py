@@ -15,6 +15,7 @@ from entropy_lab.readers.logs import one_run
 from entropy_lab.readers.reader import Reader, Sighting
 from entropy_lab.readers.scalars import Scalars, deliver, join
 from entropy_lab.readers.sink import Sink
+from entropy_lab.readers.swift_completions import find_generations
 from entropy_lab.readers.tree import Tree
 from entropy_lab.readers.trl_completions import blocks, convert_completions, find_files, find_tables
 from entropy_lab.readers.trl_logs import DIALECT, find_trainer_logs, settings_of, spell
@@ -25,10 +26,12 @@ def recognise(tree: Tree) -> Sighting | None:
     """See completions and logs of TRL."""
     folders, logs, tokens, tables = find_files(tree), find_trainer_logs(tree), find_tokens(tree), find_tables(tree)
     evidence = [f"{folder}: {len(files):,} files completions_*.parquet" for folder, files in folders.items()]
+    swift = [file for files in find_generations(tree).values() for file in files]
+    evidence += [f"{tree.label(file)}: completions of ms-swift, one line a generation" for file in swift]
     evidence += [f"{tree.label(tables[0].parent)}: {len(tables):,} tables of completions"] if tables else []
     evidence += [f"{tree.label(file)}: token-level rows of a hook" for file in tokens]
     evidence += [f"{log.label}: {log.kind} with {', '.join(DIALECT.spoken(log.names)[:3])}" for log in logs]
-    kinds = dict.fromkeys([*(["completions"] if folders or tables else []), *(log.kind for log in logs)])
+    kinds = dict.fromkeys([*(["completions"] if folders or swift or tables else []), *(log.kind for log in logs)])
     return Sighting(", ".join(kinds) or "token-level rows", tuple(evidence)) if evidence else None
 
 

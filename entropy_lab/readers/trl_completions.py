@@ -19,6 +19,7 @@ from entropy_lab.readers.groups import centred_size, common_size, group_numbers,
 from entropy_lab.readers.logs import json_table
 from entropy_lab.readers.scalars import Log, Scalars, TableRef, as_step
 from entropy_lab.readers.sink import Sink
+from entropy_lab.readers.swift_completions import find_generations, generations
 from entropy_lab.readers.tree import Tree
 from entropy_lab.readers.verdicts import as_verdict, explicit_verdict, is_verdict
 from entropy_lab.step_files import UNREADABLE
@@ -80,12 +81,15 @@ def blocks(tree: Tree, logs: Sequence[Log], sink: Sink) -> Iterator[Block]:
     RunFormatError
         There are folders of several runs, or a file is damaged or holds rows of several steps.
     """
-    folders = find_files(tree)
+    folders = find_files(tree) or find_generations(tree)
     if len(folders) > 1:
         wrong = f"holds completions of {len(folders)} runs: {', '.join(folders)}"
         raise RunFormatError(str(tree.path), wrong, "one run", f"entropy-lab analyze {tree.path}/{min(folders)}")
     for file in next(iter(folders.values()), []):
-        yield _of_file(file, tree.label(file), sink)
+        if file.suffix == ".parquet":
+            yield _of_file(file, tree.label(file), sink)
+        else:
+            yield from (Block(*generation) for generation in generations(file, tree.label(file), sink))
     if not folders:
         yield from _of_tables(tree, logs)
 
@@ -126,17 +130,19 @@ def _of_file(file: Path, label: str, sink: Sink) -> Block:
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
         allowed = "a whole Parquet file; it may still be being written"
         raise RunFormatError(label, f"cannot be read ({said})", allowed) from error
-    missing = [name for name in ("step", "prompt", "completion") if name not in frame.columns]
+    missing = [name for name in ("prompt", "completion") if name not in frame.columns]
     if missing:
-        raise RunFormatError(label, f"has no {', '.join(missing)}", "the columns that TRL writes")
+        hint = f"--format table --map {missing[0]}=COLUMN reads other names"
+        raise RunFormatError(label, f"has no {', '.join(missing)}", "the columns that TRL writes", hint)
+    match = _FILE.fullmatch(file.name)
+    named = int(match[1]) if match else 0
     if not frame.height:
         sink.warn(f"{label}: has no rows")
-        match = _FILE.fullmatch(file.name)
-        return Block(int(match[1]) if match else 0, frame, label)
-    steps = frame["step"].cast(pl.Int64).unique().to_list()
+        return Block(named, frame, label)
+    steps = [named] if "step" not in frame.columns else frame["step"].cast(pl.Int64).drop_nulls().unique().to_list()
     if len(steps) > 1:
         raise RunFormatError(label, f"mixes rows of steps {min(steps)} to {max(steps)}", "one step a file")
-    return Block(int(steps[0]), frame, label)
+    return Block(int(steps[0]) if steps else named, frame, label)
 
 
 def convert_completions(source: Iterator[Block], rows: Scalars, settings: Mapping[str, Any], sink: Sink) -> None:

@@ -10,14 +10,18 @@ from pathlib import Path
 from typing import Any, Final
 
 from entropy_lab.errors import RunFormatError
-from entropy_lab.readers.console import Printed, printed_dicts
+from entropy_lab.readers import open_instruct
+from entropy_lab.readers.console import printed_dicts
+from entropy_lab.readers.console_styles import Printed
 from entropy_lab.readers.logs import LogFile, find_logs, is_text
-from entropy_lab.readers.scalars import Dialect, Log
+from entropy_lab.readers.scalars import Dialect, Log, as_step
 from entropy_lab.readers.sink import Sink
 from entropy_lab.readers.tree import Tree, cannot_read
 
 _NAME: Final = re.compile(rb'"([^"\\]{1,80})"\s*:')
 _PEEK_TEXT: Final = 8_000_000
+_STEPS: Final = ("step", "global_step")
+_SINKS: Final = ("W&B", "trackio", "MLflow", "TensorBoard", "table")
 _CHECKPOINT: Final = re.compile(r"checkpoint-\d+")
 
 
@@ -44,10 +48,15 @@ DIALECT: Final = Dialect(
             "completion_length",
             "clip_ratio/low_mean",
             "clip_ratio/region_mean",
+            "objective/rlhf_reward",
         }
     ),
     names={
         "learning_rate": "lr",
+        # PPOTrainer, RLOOTrainer before 0.23 and OnlineDPOTrainer. objective/entropy is -logp summed over a completion,
+        # policy/entropy_avg an average over padding, too: they keep their own names.
+        "lr": "lr",
+        "objective/scores": "reward",
         "completions/mean_length": "mean_length",
         "completion_length": "mean_length",
         "completions/clipped_ratio": "truncated",
@@ -56,6 +65,7 @@ DIALECT: Final = Dialect(
         **{name: name for name in ("entropy", "reward", "loss", "grad_norm")},
     },
     spell=spell,
+    foreign=open_instruct.DIALECT.signature,
 )
 
 
@@ -67,7 +77,8 @@ def find_trainer_logs(tree: Tree) -> tuple[LogFile, ...]:
     if "trl" not in tree.memory:
         states = [log for file in tree.files if (log := _json_log(tree, file))]
         printed = [log for file in tree.files if (log := _printed_log(tree, file))]
-        sinks = find_logs(tree, ("W&B", "trackio", "TensorBoard", "table"))
+        known_labels = {log.label for log in states}
+        sinks = [log for log in find_logs(tree, _SINKS) if log.label not in known_labels]
         tree.memory["trl"] = tuple(
             log for log in (*_last_states(states), *sinks, *printed) if DIALECT.spoken(log.names)
         )
@@ -113,11 +124,22 @@ def _load_json(file: Path, label: str, kind: str, sink: Sink) -> Log:
     log = Log(label, kind)
     if not isinstance(entries, list):
         raise RunFormatError(label, "holds no list of log entries", '[{"step": 1, …}, …]')
-    for number, entry in enumerate(entries):
-        if not isinstance(entry, Mapping) or not isinstance(entry.get("step"), int):
-            raise RunFormatError(label, f"entry {number} has no step", '[{"step": 1, …}, …]')
-        log.add(entry["step"], {name: part for name, part in entry.items() if name != "step"})
+    steps = [as_step(_step(entry)) if isinstance(entry, Mapping) else None for entry in entries]
+    if None in steps:
+        wrong = f"entry {steps.index(None)} has no step"
+        if set(steps) == {None} or not all(isinstance(entry, Mapping) for entry in entries):
+            raise RunFormatError(label, wrong, '[{"step": 1, …}, …]')
+        sink.note(
+            f"{label}: {wrong}: {steps.count(None)} of {len(steps)} entries are left out, as summaries at the end"
+        )
+    for step, entry in zip(steps, entries, strict=True):
+        if step is not None:
+            log.add(step, {name: part for name, part in entry.items() if name not in _STEPS})
     return log
+
+
+def _step(entry: Mapping[str, Any]) -> object:
+    return next((entry[name] for name in _STEPS if name in entry), None)
 
 
 def _printed_log(tree: Tree, file: Path) -> LogFile | None:

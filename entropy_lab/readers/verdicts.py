@@ -107,7 +107,8 @@ class VerdictRule:
         if self.above is not None:
             return rewards > self.above
         if len(self._values) <= 12:
-            self._values |= set(np.unique(numbers(rewards.drop_nulls())).tolist())
+            known = numbers(rewards.drop_nulls())  # others are invalid rows, refused or left out behind this
+            self._values |= set(np.unique(known[np.isfinite(known)]).tolist())
         return rewards == 1.0
 
     @property

@@ -19,7 +19,8 @@ from entropy_lab.readers.scalars import Dialect, Scalars, deliver, join
 from entropy_lab.readers.settings import look_up, read_yaml, unwrapped
 from entropy_lab.readers.sink import Sink
 from entropy_lab.readers.tree import Tree
-from entropy_lab.readers.verl_dump import Dump, convert_dumps, find_dumps
+from entropy_lab.readers.verl_dump import convert_dumps
+from entropy_lab.readers.verl_files import Dump, find_dumps
 from entropy_lab.readers.verl_tensors import find_tensors
 
 DIALECT: Final = Dialect(
@@ -136,7 +137,8 @@ def _facts(settings: Mapping[str, Any], sink: Sink) -> None:
 
 def _find_first_step(rows: Scalars, dumps: Sequence[Dump], sink: Sink) -> None:
     """Releases of 2024 counted from 0, where today only a validation pass before training has step 0."""
-    if any(name.startswith("actor/") for name in rows.get(0, {})):
+    trained = any(name.startswith("actor/") for name in rows.get(0, {}))
+    if trained or any(0 in dump.steps for dump in dumps if not dump.validation):
         sink.step_offset = 0
         sink.note("training is logged from step 0 on: the source's step s is our step s")
     elif rows or dumps:

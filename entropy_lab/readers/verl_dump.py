@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,95 +17,16 @@ from entropy_lab.readers.columns import frame_of, kept_name, text
 from entropy_lab.readers.groups import group_numbers, prompt_ids, sample_numbers
 from entropy_lab.readers.json_lines import read_objects
 from entropy_lab.readers.scalars import as_number
-from entropy_lab.readers.settings import look_up
 from entropy_lab.readers.sink import Sink
 from entropy_lab.readers.tree import Tree
 from entropy_lab.readers.verdicts import as_verdict, explicit_verdict
+from entropy_lab.readers.verl_files import KEYS, Dump
 from entropy_lab.readers.verl_tensors import Tensors, join_tensors
 
 Row = dict[str, Any]
 
-_KEYS: Final = frozenset({"input", "output", "score"})
-_NUMBERED: Final = re.compile(r"\d+\.jsonl")
 _UID: Final = re.compile(r"(.+)_(\d+)_(\d+)")
 _MOVED: Final = ("input", "output", "gts", "score", "step")
-_VALIDATION_NAME: Final = re.compile(r"(^|[_-])(val|valid|validation|eval)([_-]|$)|(^|[_-])test$")
-
-
-@dataclass(frozen=True)
-class Dump:
-    """The dump files of one folder.
-
-    Parameters
-    ----------
-    folder
-        As its owner would name it.
-    files
-        By step where their names are numbers.
-    keys
-        Of the first row.
-    validation
-        Why the files hold answers of validation passes; empty when they hold training rollouts.
-    """
-
-    folder: str
-    files: tuple[Path, ...]
-    keys: tuple[str, ...]
-    validation: str
-
-    @property
-    def version(self) -> str:
-        """Which trainer and releases write these keys."""
-        if self.validation:
-            return "validation dump"
-        if "uid" in self.keys:
-            return "V1 rollout dump"
-        return "V0 rollout dump (0.6 and later)" if "gts" in self.keys else "V0 rollout dump (0.4, 0.5)"
-
-    @property
-    def evidence(self) -> str:
-        """What gave it away."""
-        more = f" and {len(self.files) - 1:,} more" if self.files[1:] else ""
-        name = self.files[0].name if self.folder in ("", ".") else f"{self.folder}/{self.files[0].name}"
-        return f"{name}{more}: {', '.join(self.keys)}"
-
-
-def find_dumps(tree: Tree, settings: Mapping[str, Any] | None = None) -> list[Dump]:
-    """Find the folders of dump files, by the first line of one file each.
-
-    Validation is told by ``trainer.validation_data_dir``, by the key ``reward``, which only validation writes, by a
-    pass before training (``0.jsonl``) or by the folder's name.
-    """
-    folders: dict[Path, list[Path]] = {}
-    for file in tree.having(lambda file: file.suffix == ".jsonl"):
-        folders.setdefault(file.parent, []).append(file)
-    dumps = []
-    for folder, files in folders.items():
-        numbered = [file for file in files if _NUMBERED.fullmatch(file.name)]
-        # Of a folder of numbered files, one that has a row is looked at; others are looked at each.
-        first = next((row for file in numbered if (row := tree.first_object(file))), None)
-        kept = numbered if first is not None and first.keys() >= _KEYS else []
-        for file in files:
-            row = None if _NUMBERED.fullmatch(file.name) else tree.first_object(file)
-            if row is not None and row.keys() >= _KEYS and "step" in row:
-                first, kept = first or row, [*kept, file]
-        if kept and first is not None:
-            label = "." if folder == tree.path or tree.path.is_file() else tree.label(folder)
-            dumps.append(Dump(label, tuple(kept), tuple(first), _why_validation(folder, kept, first, settings or {})))
-    return dumps
-
-
-def _why_validation(folder: Path, files: Sequence[Path], first: Row, settings: Mapping[str, Any]) -> str:
-    """Say why a folder holds validation answers; empty when it holds training rollouts."""
-    for setting, verdict in (("trainer.validation_data_dir", True), ("trainer.rollout_data_dir", False)):
-        named = look_up(settings, setting)
-        if isinstance(named, str) and Path(named).name == folder.name:
-            return f"it is {setting}" if verdict else ""
-    if "reward" in first:
-        return "it has the key reward, which only validation writes"
-    if files[0].name == "0.jsonl":
-        return "it has a pass before training"
-    return "its name says so" if _VALIDATION_NAME.search(folder.name.lower()) else ""
 
 
 def convert_dumps(tree: Tree, dumps: Sequence[Dump], tensors: Sequence[Tensors], sink: Sink) -> None:
@@ -118,19 +39,20 @@ def convert_dumps(tree: Tree, dumps: Sequence[Dump], tensors: Sequence[Tensors],
     RunFormatError
         Dumps hold different rollouts of the same step (several runs), or rows do not fit their file.
     """
-    training = sorted((dump for dump in dumps if not dump.validation), key=lambda dump: "uid" not in dump.keys)
+    drawn = continued([dump for dump in dumps if not dump.validation], tree, sink)
+    training = sorted(drawn, key=lambda dump: "uid" not in dump.keys)
     rest = [_steps_of(tree, dump, sink) for dump in training[1:]]
     done: set[int] = set()
     for step, rows, where in _steps(tree, training[0], sink) if training else ():
         others = [by_step.pop(step) for by_step in rest if step in by_step]
         for other in others:
-            rows = _same_rows(rows, _read(tree, other, sink)[1], where, tree.label(other), sink)
+            rows = _same_rows(rows, _read(tree, other, step, sink), where, tree.label(other), sink)
         done.add(step)
         _write(step, rows, where, tensors, sink)
     for by_step in rest:
         for step, file in by_step.items():
             sink.note(f"{tree.label(file)}: step {step} is in this folder only: the run went on here")
-            _write(step, _read(tree, file, sink)[1], tree.label(file), tensors, sink)
+            _write(step, _read(tree, file, step, sink), tree.label(file), tensors, sink)
     for source in tensors:
         source.write_alone(done, sink)
     validation = [dump for dump in dumps if dump.validation]
@@ -138,13 +60,48 @@ def convert_dumps(tree: Tree, dumps: Sequence[Dump], tensors: Sequence[Tensors],
         _write_validation(tree, dump, Path(dump.folder).name if validation[1:] else "validation", sink)
 
 
+def continued(dumps: Sequence[Dump], tree: Tree, sink: Sink) -> list[Dump]:
+    """Let a run that was started again, into a folder of its own, count from its first step on.
+
+    Parameters
+    ----------
+    dumps
+        Of training rollouts.
+    tree, sink
+        Read the first step that two dumps have, and take notes.
+
+    Returns
+    -------
+    list of Dump
+        Those whose rollouts of a common step are the same stay whole. Of two with different ones, the one that began
+        earlier loses the steps from the beginning of the other on.
+    """
+    kept: list[Dump] = []
+    for dump in sorted(dumps, key=lambda dump: min(dump.steps, default=0)):
+        for place, other in enumerate(kept):
+            common = min(dump.steps.keys() & other.steps.keys(), default=None)
+            first = min(dump.steps, default=0)
+            if common is None or min(other.steps) == first:
+                continue
+            mine, theirs = (
+                Counter(map(_content, _read(tree, one.steps[common], common, sink))) for one in (dump, other)
+            )
+            if 2 * (mine & theirs).total() < mine.total():
+                steps = {step: file for step, file in other.steps.items() if step < first}
+                kept[place] = replace(other, steps=steps, files=tuple(steps.values()))
+                sink.note(f"{dump.folder} goes on where {other.folder} was left: it counts from step {first} on")
+        kept.append(dump)
+    return kept
+
+
 def _steps(tree: Tree, dump: Dump, sink: Sink) -> Iterator[tuple[int, list[Row], str]]:
+    named = {file: step for step, file in dump.steps.items()}
     for file in dump.files:
         label = tree.label(file)
-        if _NUMBERED.fullmatch(file.name):
-            step, rows = _read(tree, file, sink)
+        if file in named:
+            rows = _read(tree, file, named[file], sink)
             if rows:
-                yield step, rows, label
+                yield named[file], rows, label
         else:
             for step, rows in _by_step(read_objects(file, label, sink), label, sink):
                 yield step, rows, label
@@ -152,30 +109,28 @@ def _steps(tree: Tree, dump: Dump, sink: Sink) -> Iterator[tuple[int, list[Row],
 
 def _steps_of(tree: Tree, dump: Dump, sink: Sink) -> dict[int, Path]:
     """Name the file of each step, of a dump that is joined to another."""
-    files: dict[int, Path] = {}
     for file in dump.files:
-        if not _NUMBERED.fullmatch(file.name):
+        if file not in dump.steps.values():
             allowed, hint = "files named by their step", "name one dump's directory"
             raise RunFormatError(tree.label(file), "is a second dump of rollouts", allowed, hint)
-        files[int(file.stem)] = file
-    return dict(sorted(files.items()))
+    return dict(dump.steps)
 
 
-def _read(tree: Tree, file: Path, sink: Sink) -> tuple[int, list[Row]]:
+def _read(tree: Tree, file: Path, step: int, sink: Sink) -> list[Row]:
     """Read a file that is named by its step, and hold its rows to that."""
-    step, label = int(file.stem), tree.label(file)
+    label = tree.label(file)
     rows = []
     for number, row in read_objects(file, label, sink):
         if not _has_score(row, label, number, sink):
             continue
-        if row.get("step", step) != step:
+        if row.get("step") not in (step, None):
             wrong = f"line {number} is of step {row['step']}: rows of several steps are mixed"
             hint = "put each step's rows into its own file; a file whose name is no number is read by its rows' step"
             raise RunFormatError(label, wrong, f"step {step}, as the file's name says", hint)
         rows.append(row)
     if not rows:
         sink.warn(f"{label}: is empty: step {step} has no rollouts")
-    return step, rows
+    return rows
 
 
 def _by_step(objects: Iterator[tuple[int, Row]], label: str, sink: Sink) -> Iterator[tuple[int, list[Row]]]:
@@ -200,7 +155,7 @@ def _by_step(objects: Iterator[tuple[int, Row]], label: str, sink: Sink) -> Iter
 
 def _has_score(row: Row, label: str, number: int, sink: Sink) -> bool:
     """Hold a row to its keys and to a score that is a number; a Boolean counts as one."""
-    absent = sorted(_KEYS - row.keys())
+    absent = sorted(KEYS - row.keys())
     score = row.get("score")
     if isinstance(score, bool):
         row["score"] = float(score)
@@ -304,13 +259,12 @@ def _grouped(rows: list[Row], prompts: list[str], where: str, sink: Sink) -> tup
 
 def _write_validation(tree: Tree, dump: Dump, benchmark: str, sink: Sink) -> None:
     sink.note(f"{dump.folder}: its rows are taken for validation answers, because {dump.validation}")
-    steps = {int(file.stem) for file in dump.files if _NUMBERED.fullmatch(file.name)}
     for step, rows, where in _steps(tree, dump, sink):
         raw = frame_of(rows)
         prompts = [text(row["input"]) or "" for row in rows]
         problems = prompt_ids(f"{prompt}\0{text(row.get('gts'))}" for prompt, row in zip(prompts, rows, strict=True))
         early = step < sink.step_offset
-        name = f"{benchmark} before training" if early and sink.step_offset in steps else benchmark
+        name = f"{benchmark} before training" if early and sink.step_offset in dump.steps else benchmark
         columns: dict[str, Any] = {
             "benchmark": raw["data_source"].cast(pl.String) if "data_source" in raw.columns else [name] * len(rows),
             "problem_id": problems,
