@@ -60,8 +60,8 @@ test-logging: .venv-logging/ready  ## runs in TensorBoard, Weights & Biases and 
 	@touch $@
 
 test-trl: .venv-trl/ready .venv-trl-oldest/ready  ## our estimators and our record in the newest and the oldest TRL (minutes)
-	OMP_NUM_THREADS=1 .venv-trl/bin/python -m pytest -q tests/full_trl.py
-	OMP_NUM_THREADS=1 .venv-trl-oldest/bin/python -m pytest -q tests/full_trl.py
+	OMP_NUM_THREADS=1 .venv-trl/bin/python -m pytest -q tests/full_trl_*.py
+	OMP_NUM_THREADS=1 .venv-trl-oldest/bin/python -m pytest -q tests/full_trl_*.py
 
 .venv-verl/ready: .ci/verl pyproject.toml constraints.txt
 	@echo "setting up .venv-verl (2.3 GB, minutes, once; the log is .venv-verl/install.log) …"
@@ -69,7 +69,7 @@ test-trl: .venv-trl/ready .venv-trl-oldest/ready  ## our estimators and our reco
 	@touch $@
 
 test-verl: .venv-verl/ready  ## our estimators and our record in the real verl, on the processor (minutes)
-	OMP_NUM_THREADS=1 .venv-verl/bin/python -m pytest -q -W ignore tests/full_verl.py
+	OMP_NUM_THREADS=1 .venv-verl/bin/python -m pytest -q -W ignore tests/full_verl_*.py
 
 check: lint types docs wheel  ## what CI runs beside the tests
 

@@ -21,6 +21,7 @@ from verl.utils import tensordict_utils as tu
 from verl.utils.config import omega_conf_to_dataclass
 from verl.utils.tensordict_utils import list_of_dict_to_tensordict
 
+torch.set_num_threads(1)
 LETTERS = ["<pad>", "<eos>", *"0123456789+-*/="]
 GOOD = frozenset("01234")
 """An answer is right when its last letter is one of these."""
@@ -56,6 +57,8 @@ def composed(*overrides):
 @cache
 def begin_queue():
     """Start Ray with a TransferQueue in it, once; or take the Ray of RAY_ADDRESS."""
+    os.environ["RAY_AUTH_MODE"] = "disabled"  # Ray would write a token to the home directory
+    os.environ["RAY_prestart_worker_first_driver"] = "0"  # noqa: SIM112 - or it begins a process for each processor
     own = {"num_cpus": 24, "include_dashboard": False}  # logical ones: the queue's actors ask for many
     ray.init(**({} if "RAY_ADDRESS" in os.environ else own), logging_level="ERROR", log_to_driver=False)
     config = composed()
@@ -64,8 +67,17 @@ def begin_queue():
     tq.init(config.transfer_queue)
 
 
+def empty_queue():
+    """Take out what another training left: an asynchronous one ends with rollouts that it has not used."""
+    for partition, keys in (tq.kv_list() or {}).items():
+        if keys:
+            tq.kv_clear(list(keys), partition_id=partition)
+
+
 def end_queue():
+    """End what was begun, if it was and has not ended."""
     if begin_queue.cache_info().currsize:
+        begin_queue.cache_clear()
         tq.close()
         ray.shutdown()
 
@@ -243,9 +255,16 @@ def overrides(folder, **changes):
     return [f"{name}={'null' if value is None else value}" for name, value in given.items()]
 
 
+def settings(base, out, *further, **changes):
+    """A configuration that writes to a folder of its own; further words as on verl's command line."""
+    written = {"trainer__default_local_dir": f"{out}/out", "trainer__rollout_data_dir": f"{out}/dump"}
+    return composed(*overrides(base, **{**written, **changes}), *further)
+
+
 def trainer_of(config):
     """Verl's trainer of this configuration, set up as its own `_setup` does, but for what needs a GPU."""
     begin_queue()
+    empty_queue()
     trainer = get_trainer_cls(config.trainer.v1.trainer_mode)(config)
     trainer.replay_buffer.poll_interval = 0.02
     trainer._init_tokenizer()
@@ -264,8 +283,8 @@ def trained(config, **loops):
     return trainer
 
 
-def make_folder(folder, n=16):
-    """A model, its tokenizer and a data set on disk."""
+def made_folder(folder, n=16):
+    """The folder, with a model, its tokenizer and a data set."""
     import polars as pl
 
     model().save_pretrained(folder / "model")
@@ -282,3 +301,4 @@ def make_folder(folder, n=16):
         for i, text in enumerate(asked)
     ]
     pl.DataFrame(rows).write_parquet(folder / "train.parquet")
+    return folder

@@ -1,4 +1,4 @@
-"""`entropy-lab doctor` where the frameworks are not installed; tests/full_verl.py runs it where one is."""
+"""`entropy-lab doctor` where the frameworks are not installed; tests/full_verl_commands.py runs it where one is."""
 
 import json
 import tomllib

@@ -1,4 +1,4 @@
-"""What our additions to TRL are made of, without TRL; tests/full_trl.py runs them inside it."""
+"""What our additions to TRL are made of, without TRL; tests/full_trl_*.py run them inside it."""
 
 import json
 import tomllib

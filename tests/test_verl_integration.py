@@ -1,4 +1,4 @@
-"""What our additions to verl are made of, without verl; tests/full_verl.py runs them inside it."""
+"""What our additions to verl are made of, without verl; tests/full_verl_*.py run them inside it."""
 
 import numpy as np
 import pytest

@@ -40,12 +40,12 @@ from entropy_lab.rl.logprobs import TokenScores, score
 from entropy_lab.rl.loss_settings import LossSettings
 from entropy_lab.rl.material import Material
 from entropy_lab.rl.memory import Workload
-from entropy_lab.rl.policy import Policy, PolicySettings, make_policy
+from entropy_lab.rl.policy import Policy, PolicySettings, make_policy, short_enough
 from entropy_lab.rl.progress import StopWatch, TrainingProgress
 from entropy_lab.rl.randomness import Purpose, mini_batches, prompt_order, torch_generator
 from entropy_lab.rl.ranges import Count, CountOrNone, NotNegative, Positive, require_in_range
 from entropy_lab.rl.record import Batch, rollout_columns, step_metrics, update_metrics
-from entropy_lab.rl.resume import find_start, require_startable
+from entropy_lab.rl.resume import BEGINNING, Start, find_start, require_startable
 from entropy_lab.rl.sinks import accuracies, open_sinks, require_sinks
 from entropy_lab.rl.tokens import Tokens
 from entropy_lab.rl.update import LossStatistics, Objective, accumulate_gradients
@@ -89,6 +89,8 @@ class Config(LossSettings):
     """Policy updates."""
     train_prompts: Count = 1024
     """Different training prompts; a pass over them is an epoch, and leaves out what does not fill an update."""
+    prompt_tokens: CountOrNone = 0
+    """Most tokens of a training prompt; problems with longer ones are left out; 0 for no limit."""
     data_seed: CountOrNone = 0
     """Seed that draws the training prompts, so that runs that differ in seed share them."""
     prompts_per_step: Count = 64
@@ -104,7 +106,7 @@ class Config(LossSettings):
     micro_tokens: CountOrNone = 0
     """Most tokens of one such pass, prompts and padding included; 0 for no limit."""
     rollout_batch: Count = 512
-    """Most responses that are sampled side by side; changes memory and speed only."""
+    """Most responses that are sampled side by side, for memory and speed; with another number other ones are drawn."""
     lr: NotNegative = 1e-4
     """Learning rate of AdamW, after the rise; with 0 the run measures the base policy."""
     lr_rise: CountOrNone = 5
@@ -168,15 +170,15 @@ def main(config: Config) -> Path:
             progress.say(f"{config.out}: {start.done} of {config.steps} updates are done")
         if start.done == config.steps:
             return config.out
-        load = partial(Workload.of, config)
+        load = partial(Workload.of, config, held_out=sum(map(len, setup.benchmarks.values())))
         policy = make_policy(config.model, setup.task, base, progress, setup.asked, config.max_new_tokens, load)
         writer = RunWriter.resume(config.out, after=start.done - 1) if start.begun else new_writer(setup, policy)
-        train(setup, policy, writer, progress, start.checkpoint)
+        train(setup, policy, writer, progress, start)
     return config.out
 
 
 def train(
-    setup: Setup, policy: Policy, writer: RunWriter, progress: TrainingProgress, start: Checkpoint | None = None
+    setup: Setup, policy: Policy, writer: RunWriter, progress: TrainingProgress, start: Start = BEGINNING
 ) -> None:
     """Run the loop: rollout -> advantages -> update -> log."""
     config, model, began, shown = setup.config, policy.model, time.perf_counter(), dict[str, float]()
@@ -185,14 +187,12 @@ def train(
     controllers: dict[str, Controller] = {"advantage": setup.modulation}
     if bonus:
         controllers["entropy_coef"] = bonus
-    if start is not None:
-        start.restore(model, optimizer, controllers)
-        began -= start.seconds
+    began -= start.restore(model, optimizer, controllers)
     with (
         open_engine(config.engine, policy, config.rollout_batch, config.vllm) as engine,
         open_sinks(config.log_to, writer.path) as sinks,
     ):
-        for step in range(start.step + 1 if start else 0, config.steps):
+        for step in range(start.done, config.steps):
             watch = StopWatch()
             batch = rollout(setup, policy.tokens, engine, step)
             watch.lap("time_rollout")
@@ -278,17 +278,17 @@ def prepare(config: Config) -> Setup:
     modulation.initial(np.zeros((1, config.group_size)))  # a k above the group size shows now, before the warm start
     objective = config.objective(modulation.aggregation, config.max_new_tokens, config.temperature)
     problems = task.problems(np.random.default_rng(config.data_seed), config.train_prompts)
+    problems = short_enough(config.model, task, problems, config.prompt_tokens, n_prompts)
     benchmarks = task.benchmarks(config.eval_problems) if config.eval_every else {}
     return Setup(config, task, modulation, objective, problems, benchmarks)
 
 
 def rollout(setup: Setup, tokens: Tokens, engine: RolloutEngine, step: int) -> Batch:
     """Sample the step's prompts and verify the responses."""
-    config = setup.config
-    epoch, part = divmod(step, config.train_prompts // config.prompts_per_step)
-    order = prompt_order(config.seed, epoch, config.train_prompts)
-    first = part * config.prompts_per_step
-    asked = [setup.problems[i] for i in order[first : first + config.prompts_per_step]]
+    config, size = setup.config, setup.config.prompts_per_step
+    epoch, part = divmod(step, len(setup.problems) // size)
+    order = prompt_order(config.seed, epoch, len(setup.problems))
+    asked = [setup.problems[i] for i in order[part * size : (part + 1) * size]]
     rollouts = engine.generate(
         [tokens.encode(problem.prompt) for problem in asked],
         config.group_size,

@@ -46,7 +46,7 @@ class Config(LaunchSettings):
     """Host of the server."""
     aggregation: Annotated[str, Choice("auto", *LOSSES)] = "auto"
     """How token losses become one; auto is the estimator's."""
-    LEFT_OUT = ("micro_tokens", "eval_every", "eval_problems", "eval_samples", "eval_samples_every")
+    LEFT_OUT = ("prompt_tokens", "micro_tokens", "eval_every", "eval_problems", "eval_samples", "eval_samples_every")
     """Settings of a preset that have no use here: TRL counts sequences, and does not validate."""
 
 
@@ -214,15 +214,15 @@ def make_trainer(config: Config, arguments: dict[str, Any], task: Task, **instea
     from entropy_lab.rl.pretrained import load_tokenizer
     from entropy_lab.rl.tokens import ChatTokens
 
+    for name in arguments:
+        if name not in GRPOConfig.__dataclass_fields__:
+            raise ParameterError(name, "is not known to the TRL that is installed", "a newer TRL, or the default")
     tokenizer = instead.pop("processing_class", None) or load_tokenizer(config.model.path)
     asked = task.problems(np.random.default_rng(config.data_seed), config.train_prompts)
     texts = ChatTokens(tokenizer, config.model.prompt)
     rows = {"prompt": [texts.text(each.prompt) for each in asked], "problem": [each.id for each in asked]}
     settings = of_recorder(config)
     settings["recorder"]["config"] = saved(config)
-    for name in arguments:
-        if name not in GRPOConfig.__dataclass_fields__:
-            raise ParameterError(name, "is not known to the TRL that is installed", "a newer TRL, or the default")
     given = {
         "model": config.model.path,
         "processing_class": tokenizer,
