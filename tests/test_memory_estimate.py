@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config, Qwen3Co
 
 from entropy_lab import recipes
 from entropy_lab.errors import ParameterError
+from entropy_lab.rl import transformers_engine
 from entropy_lab.rl.memory import (
     Workload,
     available_memory,
@@ -28,6 +29,7 @@ from entropy_lab.rl.micro_batches import micro_batches
 from entropy_lab.rl.objective import Objective
 from entropy_lab.rl.precision import autocast, compute_in
 from entropy_lab.rl.sequences import Sequences
+from entropy_lab.rl.transformers_engine import TransformersEngine
 from entropy_lab.rl.update import MiniBatch, accumulate_gradients
 from entropy_lab.studies.command_line import from_command_line
 
@@ -127,10 +129,11 @@ def test_fake_tensors_tell_what_real_ones_keep(config, dtype):
     assert expected == pytest.approx(real, rel=0.01)
 
 
-def peak_of_backward(load):
+def peak_of_backward(load, dtype):
     """Most bytes that PyTorch holds in a backward pass beyond weights and gradients, by its own account."""
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(SMALL)
+    compute_in(model, dtype)
     if load.gradient_checkpointing:
         enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
         enable({"use_reentrant": False})
@@ -149,12 +152,13 @@ def peak_of_backward(load):
     return in_use.max() - 4 * model.num_parameters()
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("gradient_checkpointing", [False, True])
-def test_the_peak_of_an_update_is_what_pytorch_says_it_is(gradient_checkpointing):
+def test_the_peak_of_an_update_is_what_pytorch_says_it_is(gradient_checkpointing, dtype):
     load = replace(LOAD, gradient_checkpointing=gradient_checkpointing)
-    parts = estimate_memory(footprint(SMALL), load).parts
+    parts = estimate_memory(footprint(SMALL, dtype), load).parts
     counted = sum(part.n_bytes for part in parts if part.phase == "update" and "C library" not in part.what)
-    assert counted == pytest.approx(peak_of_backward(load), rel=0.15)
+    assert counted == pytest.approx(peak_of_backward(load, dtype), rel=0.15)
 
 
 sizes = st.integers(1, 40)
@@ -195,6 +199,10 @@ def test_settings_move_the_estimate_as_they_move_the_memory(qwen25):
     on_gpu = replace(LOAD, engine="vllm", gpu_memory_utilization=0.4)
     share = estimate_memory(qwen25, on_gpu, "cuda", 100 * GIB).peak - estimate_memory(qwen25, on_gpu, "cuda", 0).peak
     assert share == pytest.approx(40 * GIB)
+    told = estimate_memory(qwen25, replace(on_gpu, kv_cache_memory_bytes=GIB), "cuda", 100 * GIB).phases["update"]
+    own = estimate_memory(qwen25, on_gpu, "cuda", 0).phases["update"]
+    assert told - own == 4 * n + GIB  # vLLM then takes what it was told, not a share
+    assert estimate_memory(qwen25, LOAD, "mps").peak == estimate_memory(qwen25, LOAD, "cuda").peak
     assert (
         estimate_host(qwen25, replace(LOAD, checkpoint_every=1)).peak == 12 * n == 3 * estimate_host(qwen25, LOAD).peak
     )
@@ -252,6 +260,39 @@ def test_what_is_there_is_the_least_that_anything_leaves(tmp_path):
     of_v1 = {"memory__limit_in_bytes": 3 * GIB, "memory__usage_in_bytes": 2 * GIB}
     write(groups / "memory", **of_v1, memory__stat="total_inactive_file 0")
     assert available_memory(cpu, proc, groups) == GIB
+
+
+prompts, samples = st.integers(1, 20), st.integers(0, 5)
+
+
+@given(prompts, st.integers(1, 8), st.integers(0, 20), samples, st.integers(1, 64))
+def test_no_more_responses_are_sampled_side_by_side_than_assumed(n_prompts, group_size, held_out, n_samples, at_once):
+    """In training and in validation, whose greedy answers can be more than the rollouts of an update."""
+    together = []
+
+    class Counted(Exception):
+        pass
+
+    def count(model, prompts, n, first_row):
+        together.append(len(prompts) * n)
+        raise Counted
+
+    load = replace(
+        LOAD,
+        prompts_per_step=n_prompts,
+        group_size=group_size,
+        held_out=held_out,
+        eval_samples=n_samples,
+        rollout_batch=at_once,
+    )
+    engine = TransformersEngine(torch.nn.Linear(1, 1), batch_size=at_once)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(transformers_engine, "_OpenRows", count)
+        for asked, n in ((n_prompts, group_size), (held_out, 1), (held_out, n_samples)):
+            if asked and n:
+                with pytest.raises(Counted):
+                    engine.generate([[5]] * asked, n, temperature=1.0, max_new_tokens=2)
+    assert max(together) == load.side_by_side
 
 
 def test_a_workload_takes_what_a_trainer_has():

@@ -290,6 +290,8 @@ def test_models_and_choices_that_do_not_fit_are_refused(saved, tmp_path):
         compute_in(torch.nn.Linear(1, 1), "float16")
     with pytest.raises(ParameterError, match="prompt"):
         PolicySettings(prompt="shout")
+    with pytest.raises(ParameterError, match=r"model\.device: is 'cuda', and a model made in code"):
+        make_policy(PolicySettings(device="cuda"), get("countdown"), WarmStart(), TrainingProgress(), (), 8)
     bare = load_tokenizer(str(saved / "qwen3"))
     bare.chat_template = None
     with pytest.raises(ParameterError, match="no chat template"):

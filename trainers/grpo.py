@@ -22,7 +22,6 @@ from typing import Annotated
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 
 from entropy_lab import advantages
@@ -48,7 +47,7 @@ from entropy_lab.rl.record import Batch, rollout_columns, step_metrics, update_m
 from entropy_lab.rl.resume import BEGINNING, Start, find_start, require_startable
 from entropy_lab.rl.sinks import accuracies, open_sinks, require_sinks
 from entropy_lab.rl.tokens import Tokens
-from entropy_lab.rl.update import LossStatistics, Objective, accumulate_gradients
+from entropy_lab.rl.update import LossStatistics, Objective, accumulate_gradients, clip_gradients
 from entropy_lab.rl.vllm_engine import VllmOptions
 from entropy_lab.rl.warm_start import WarmStart
 from entropy_lab.studies.command_line import from_command_line
@@ -324,7 +323,7 @@ def update(
         rng = np.random.default_rng([config.seed, Purpose.CLIP_COV, step, len(taken)])
         optimizer.zero_grad()
         taken.append(accumulate_gradients(model, mini, objective, config.micro_batch, rng, config.micro_tokens))
-        norms.append(clip_grad_norm_(model.parameters(), config.max_grad_norm).item())
+        norms.append(clip_gradients(model, config.max_grad_norm))
         optimizer.step()
     model.train(False)
     return {**update_metrics(taken, norms, objective), "lr": optimizer.param_groups[0]["lr"]}

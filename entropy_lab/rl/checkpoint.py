@@ -144,6 +144,10 @@ class Checkpoint:
         for name, controller in controllers.items():
             controller.restore(self.controllers[name])
 
+    def file_in(self, run: Path) -> Path:
+        """Give the file that a run has it in: ``RUN/checkpoints/step-<step>.safetensors``."""
+        return run / FOLDER / f"step-{self.step:06d}.safetensors"
+
     def save(self, run: Path) -> Path:
         """Write the checkpoint into a run, and remove the others once it is whole.
 
@@ -155,15 +159,15 @@ class Checkpoint:
         Returns
         -------
         Path
-            ``RUN/checkpoints/step-<step>.safetensors``.
+            See `file_in`.
 
         Raises
         ------
         OutputError
             It cannot be written; the one before is still there.
         """
-        folder = run / FOLDER
-        file = folder / f"step-{self.step:06d}.safetensors"
+        file = self.file_in(run)
+        folder = file.parent
         tensors = {f"{_WEIGHT}/{name}": value for name, value in self.weights.items()} | dict(self.moments)
         facts = json.dumps({"step": self.step, "seconds": self.seconds, "controllers": dict(self.controllers)})
         with replacing(file) as temporary:

@@ -67,7 +67,11 @@ def _logp_entropy(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     if len(hidden_ND) * len(output.weight) > _FEW_LOGITS and output.bias is None:
         return linear_logp_entropy(hidden_ND.to(dtype), output.weight.to(dtype), token_N, temperature)
-    logits_NV = output(hidden_ND.to(output.weight.dtype)).float() / temperature
+    if dtype == torch.float32:
+        logits_NV = output(hidden_ND.to(output.weight.dtype)).float() / temperature
+    else:  # as above: factors of the shorter type, float32 products; else log-probabilities would depend on the cut
+        factors = hidden_ND.to(dtype).float(), output.weight.to(dtype).float()
+        logits_NV = nn.functional.linear(*factors, output.bias) / temperature
     distribution_NV = torch.log_softmax(logits_NV, dim=-1)
     logp_N = distribution_NV.gather(1, token_N[:, None])[:, 0]
     return logp_N, -(distribution_NV.exp() * distribution_NV).sum(-1)

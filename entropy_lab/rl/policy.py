@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import warnings
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Annotated, Any
 
@@ -117,30 +118,94 @@ def make_policy(
         The warm-started weights cannot be kept.
     """
     if settings.path:
-        tokenizer = load_tokenizer(settings.path)
+        tokenizer, config = load_tokenizer(settings.path), load_config(settings.path)
         longest = _longest(ChatTokens(tokenizer, settings.prompt, (-1,)), asked)
+        _require_room(config, longest, max_new_tokens)
         if workload is not None:
-            config, device = load_config(settings.path), device_named(settings.device)
-            require_memory(config, settings.dtype, workload(longest), device, progress.say)
+            require_memory(config, settings.dtype, workload(longest), device_named(settings.device), progress.say)
         model = load_pretrained(settings.path, settings.dtype, settings.device)
         tokens: Tokens = ChatTokens(tokenizer, settings.prompt, stop_ids_of(model))
         name = f"{settings.path}, {model.num_parameters():,} parameters"
     else:
+        if settings.device not in ("auto", "cpu"):
+            wrong = f"is {settings.device!r}, and a model made in code is trained on the processor"
+            raise ParameterError("model.device", wrong, "auto or cpu; another device for a pretrained model")
         shown = demonstrated(task)
         model = warm_start(shown, settings.sizes, base, progress=progress.stage("warm start"))
         compute_in(model, settings.dtype)
         tokens = VocabularyTokens(shown.vocabulary)
         longest = _longest(tokens, asked)
+        _require_room(model.config, longest, max_new_tokens)
         name = f"Qwen3, {model.num_parameters():,} parameters"
     if settings.gradient_checkpointing:
         # Renamed in transformers 5.2x; both take the arguments of torch.utils.checkpoint first.
         enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
         enable({"use_reentrant": False})
-    context = getattr(model.config, "max_position_embeddings", None)
+    return Policy(model, tokens, name, longest + max_new_tokens)
+
+
+def short_enough(
+    settings: PolicySettings, task: Task, problems: Sequence[Problem], most: int, least: int
+) -> list[Problem]:
+    """Leave out the problems whose prompts are too long, with a warning.
+
+    Parameters
+    ----------
+    settings
+        The policy that will be asked.
+    task
+        Brings the vocabulary of a small model.
+    problems
+        To be trained on.
+    most
+        Most tokens of a prompt as the policy is given it, its template included; 0 for no limit.
+    least
+        Problems that must be left.
+
+    Returns
+    -------
+    list of Problem
+        In their order.
+
+    Raises
+    ------
+    UnknownNameError
+        There is no such pretrained model.
+    ParameterError
+        Too few are left.
+
+    Examples
+    --------
+    >>> from entropy_lab.tasks import get
+    >>> task = get("countdown")
+    >>> len(short_enough(PolicySettings(), task, [task.problem((7, 2), 5)], most=9, least=1))
+    1
+    """
+    if not most:
+        return list(problems)
+    tokens: Tokens = (
+        ChatTokens(load_tokenizer(settings.path), settings.prompt, (-1,))
+        if settings.path
+        else VocabularyTokens(demonstrated(task).vocabulary)
+    )
+    kept = [problem for problem in problems if len(tokens.encode(problem.prompt)) <= most]
+    if left_out := len(problems) - len(kept):
+        warnings.warn(
+            f"left out {left_out} of {len(problems):,} training problems: prompts of more than {most:,} tokens",
+            stacklevel=3,
+        )
+    if len(kept) < least:
+        wrong = f"is {most}, which leaves {len(kept)} training problems"
+        raise ParameterError("prompt_tokens", wrong, f"prompts_per_step {least} or more")
+    return kept
+
+
+def _require_room(config: Any, longest: int, max_new_tokens: int) -> None:  # noqa: ANN401 - one of transformers'
+    context = getattr(config, "max_position_embeddings", None)
     if context is not None and longest + max_new_tokens > context:
         wrong = f"is {max_new_tokens}, and the longest prompt has {longest} tokens"
-        raise ParameterError("max_new_tokens", wrong, f"together at most the model's {context}")
-    return Policy(model, tokens, name, longest + max_new_tokens)
+        hint = "--prompt-tokens N leaves out training problems with longer prompts"
+        raise ParameterError("max_new_tokens", wrong, f"together at most the model's {context}", hint)
 
 
 def _longest(tokens: Tokens, asked: Iterable[Problem]) -> int:

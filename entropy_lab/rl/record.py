@@ -16,6 +16,7 @@ from entropy_lab.rl.logprobs import TokenScores
 from entropy_lab.rl.sequences import Sequences
 from entropy_lab.rl.tokens import Tokens
 from entropy_lab.rl.update import LossStatistics, Objective
+from entropy_lab.solve_rates import solve_rates
 from entropy_lab.tasks.task import Problem, Task, verify_all
 
 
@@ -135,18 +136,20 @@ def step_metrics(batch: Batch, before: TokenScores) -> dict[str, float]:
     -------
     dict of str to float
         ``entropy`` is the mean over tokens; ``n_tokens`` a sum; ``all_solved`` and ``none_solved`` are shares of the
-        groups whose rewards are all 1 or all 0; the agreement of engine and trainer as `sampler_agreement` has it; the
-        others are means over rollouts.
+        groups with a verdict whose verdicts are all right or all wrong, null without such a group; the agreement of
+        engine and trainer as `sampler_agreement` has it; the others are means over rollouts.
     """
-    n_tokens_B, solved = batch.rollouts.n_tokens_B.double(), batch.rewards.mean(1)
+    n_tokens_B = batch.rollouts.n_tokens_B.double()
+    verified = np.array([verdict is not None for verdict in batch.correct], np.float64).reshape(batch.rewards.shape)
+    rates = solve_rates(batch.rewards.sum(1), verified.sum(1))
     return {
         "entropy": float(before.entropy_BT.double().sum() / n_tokens_B.sum()),
         "reward": float(batch.rewards.mean()),
         "n_tokens": int(n_tokens_B.sum()),
         "mean_length": float(n_tokens_B.mean()),
         "truncated": float(batch.rollouts.truncated_B.double().mean()),
-        "all_solved": float((solved == 1).mean()),
-        "none_solved": float((solved == 0).mean()),
+        "all_solved": rates.all_solved,
+        "none_solved": rates.none_solved,
         "unverified": sum(verdict is None for verdict in batch.correct) / len(batch.correct),
         **sampler_agreement(batch.rollouts.logp_BT, before.logp_BT, batch.sequences.mask_BT),
     }

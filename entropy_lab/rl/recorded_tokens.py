@@ -57,7 +57,7 @@ class Retokeniser:
         Loads a tokenizer of transformers; called when a text has to be tokenised.
     prompt
         One of `PROMPT_KINDS` but ``auto``. Prompts recorded as JSON lists of chat messages get the chat template
-        anyway.
+        anyway: as it is, or without a thinking part, as `ChatTokens` has it, with a kind that has a template.
 
     Examples
     --------
@@ -133,7 +133,10 @@ class Retokeniser:
         if text not in self._prompt_ids:
             messages = _messages(text)
             if messages is not None:
-                rendered = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+                settings = {} if self._kind in (AS_RECORDED, "plain") else {"enable_thinking": False}
+                rendered = self._tokenizer.apply_chat_template(
+                    messages, tokenize=False, add_generation_prompt=True, **settings
+                )
                 self._prompt_ids[text] = self._plain(rendered)
             else:
                 plain = self._kind == AS_RECORDED

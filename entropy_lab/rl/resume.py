@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
+
+import torch
+from torch import nn
 
 from entropy_lab.configuration import difference
 from entropy_lab.errors import OutputError, ParameterError
-from entropy_lab.rl.checkpoint import Checkpoint, latest
+from entropy_lab.rl.checkpoint import Checkpoint, Controller, latest
 from entropy_lab.run import open_run
 from entropy_lab.writer import finished_updates, require_free
 
@@ -77,8 +81,40 @@ class Start:
     """Whether the run was begun by an earlier start."""
     done: int
     """Updates that are not to be made again."""
-    checkpoint: Checkpoint | None
-    """The state after them; None where that is the beginning, or where nothing is left to do."""
+    checkpoint: Path | None
+    """File of the state after them; None where that is the beginning, or where nothing is left to do."""
+
+    def restore(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, controllers: Mapping[str, Controller]
+    ) -> float:
+        """Bring fresh objects to the state in which training begins.
+
+        The checkpoint is read here and not kept: it is as large as the weights and both moments of AdamW.
+
+        Parameters
+        ----------
+        model, optimizer, controllers
+            See `Checkpoint.restore`; changed in place.
+
+        Returns
+        -------
+        float
+            Seconds that training has taken so far.
+
+        Raises
+        ------
+        ParameterError, RunFormatError
+            As `Checkpoint.restore` and `Checkpoint.load`.
+        """
+        if self.checkpoint is None:
+            return 0.0
+        checkpoint = Checkpoint.load(self.checkpoint)
+        checkpoint.restore(model, optimizer, controllers)
+        return checkpoint.seconds
+
+
+BEGINNING: Final = Start(begun=False, done=0, checkpoint=None)
+"""Of a run that nobody has begun."""
 
 
 def find_start(config: Resumable) -> Start:
@@ -115,7 +151,7 @@ def find_start(config: Resumable) -> Start:
     run = config.out
     checkpoint = latest(run)
     if checkpoint is not None:
-        return Start(True, checkpoint.step + 1, checkpoint)
+        return Start(True, checkpoint.step + 1, checkpoint.file_in(run))
     finished = finished_updates(run)
     if config.checkpoint_every < finished < config.steps:
         wrong = f"has {finished} finished updates and no checkpoint"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.utils import clip_grad_norm_
 
 from entropy_lab.errors import ParameterError
 from entropy_lab.rl.covariance_clip import kl_cov_penalty
@@ -18,7 +20,7 @@ from entropy_lab.rl.micro_batches import micro_batches
 from entropy_lab.rl.objective import Objective
 from entropy_lab.rl.token_roles import MiniBatch, TokenRoles, choosing_scores, token_roles
 
-__all__ = ["LossStatistics", "MiniBatch", "Objective", "accumulate_gradients"]
+__all__ = ["LossStatistics", "MiniBatch", "Objective", "accumulate_gradients", "clip_gradients"]
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,41 @@ def accumulate_gradients(
         chosen_fraction=int(chosen_BT.sum()) / n_counts,
         reference_kl=sum(part.kl for part in parts) / n_counts,
     )
+
+
+def clip_gradients(model: nn.Module, max_norm: float) -> float:
+    """Scale the gradient down where it is larger than allowed, and refuse one that would ruin the weights.
+
+    Parameters
+    ----------
+    model
+        Its parameters' ``grad`` are changed in place.
+    max_norm
+        Largest norm, above 0.
+
+    Returns
+    -------
+    float
+        The norm before; 0 without a gradient.
+
+    Raises
+    ------
+    ParameterError
+        It is infinite or not a number: after a step along it every weight would be.
+
+    Examples
+    --------
+    >>> layer = nn.Linear(1, 1, bias=False)
+    >>> layer(torch.full((1, 1), 4.0)).sum().backward()
+    >>> clip_gradients(layer, max_norm=1.0), round(float(layer.weight.grad), 4)
+    (4.0, 1.0)
+    """
+    norm = float(clip_grad_norm_(model.parameters(), max_norm))
+    if not math.isfinite(norm):
+        raise ParameterError(
+            "gradient", f"has the norm {norm}", "a finite number", "a smaller lr; see the last metrics"
+        )
+    return norm
 
 
 class _Part(NamedTuple):

@@ -8,8 +8,9 @@ With N parameters, float32 weights whatever they are multiplied in, and AdamW:
   the copies of the weights;
 - in a backward pass over M tokens (a micro-batch, padding included): what the forward pass kept, see `footprint`, and
   the blocks of logits of `linear_logp_entropy` with its hidden states and their gradient; with gradient checkpointing
-  what goes from block to block, and the larger of all that one block keeps and the logits; the gradient of the output
-  matrix before it is added, 4 bytes a value, and once more at the end where the embedding shares the matrix;
+  what goes from block to block, and the larger of all that one block keeps and the logits; in bfloat16 the
+  output matrix, and then its gradient, in that type; the gradient of the output matrix before it is added, 4 bytes a
+  value, and once more at the end where the embedding shares the matrix;
 - in an optimizer step on a GPU: 4N, since PyTorch then updates all parameters at once;
 - on a processor, while an update is made: 200 MiB that the C library keeps of what was freed (measured);
 - of the machine that has the GPU: 4N while the weights are read, 12N while a checkpoint is written.
@@ -121,7 +122,7 @@ def estimate_memory(found: Footprint, load: Workload, device: str = "cpu", gpu_b
     load
         The settings.
     device
-        Type of the device: ``cpu`` or ``cuda``.
+        Type of the device: ``cpu``, ``cuda``, or another accelerator's.
     gpu_bytes
         Memory of the whole GPU, of which vLLM takes a share.
 
@@ -194,7 +195,7 @@ def _of_engine(found: Footprint, load: Workload, device: str, gpu_bytes: int) ->
         yield Part("rollout", "next-token logits", 4 * _FLOAT32 * load.side_by_side * found.n_vocabulary)
         if found.saved_fixed:  # the output matrix, too, is multiplied in that type
             yield Part("rollout", "weights in the type they are multiplied in", found.saved_fixed + 2 * found.n_output)
-    elif device == "cuda":
+    elif device == "cuda" and load.kv_cache_memory_bytes is None:
         yield Part(ALWAYS, "vLLM, by gpu_memory_utilization", load.gpu_memory_utilization * gpu_bytes)
     else:
         yield Part(ALWAYS, "vLLM's weights", _FLOAT32 * found.n_parameters)
@@ -203,7 +204,9 @@ def _of_engine(found: Footprint, load: Workload, device: str, gpu_bytes: int) ->
 
 def _of_update(found: Footprint, load: Workload, device: str) -> Iterator[Part]:
     m, width = load.micro_width, found.n_output // found.n_vocabulary
-    logp = BLOCK_MIB[device] * 2**20 + 2 * _FLOAT32 * m * width
+    logp = BLOCK_MIB.get(device, BLOCK_MIB["cuda"]) * 2**20 + 2 * _FLOAT32 * m * width
+    if found.saved_fixed:  # the output matrix in the type it is multiplied in; its gradient in that type comes after
+        logp += 2 * found.n_output
     if load.gradient_checkpointing:
         block = (m * found.saved_per_token + found.saved_fixed) / found.n_layers
         kept = [

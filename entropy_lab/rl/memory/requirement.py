@@ -77,7 +77,7 @@ def _too_much(device: torch.device, needed: float, there: float, smaller: str) -
 
 
 def _smaller(load: Workload, estimate: Callable[[Workload], MemoryEstimate]) -> Iterator[tuple[str, float]]:
-    """Yield settings that change memory and speed only, each on top of those before it, and the peak with them."""
+    """Yield settings that change no method, each on top of those before it, and the peak with them."""
     changes: dict[str, dict[str, Any]] = {
         "--model.gradient-checkpointing": {"gradient_checkpointing": True},
         f"--micro-tokens {load.width}": {"micro_tokens": load.width},

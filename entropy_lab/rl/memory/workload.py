@@ -27,6 +27,10 @@ class Workload:
     """Most tokens of one such pass; 0 for no limit."""
     rollout_batch: int = 512
     """Most responses that the embedded engine samples side by side."""
+    held_out: int = 0
+    """Problems of a validation pass; 0 for none."""
+    eval_samples: int = 0
+    """Sampled answers to each of them, beside the greedy one."""
     ppo_epochs: int = 1
     """Passes over an update's rollouts."""
     gradient_checkpointing: bool = False
@@ -40,10 +44,10 @@ class Workload:
     gpu_memory_utilization: float = 0.0
     """Share of a GPU for vLLM."""
     kv_cache_memory_bytes: int | None = None
-    """Of vLLM on a processor."""
+    """Of vLLM, in place of a share."""
 
     @classmethod
-    def of(cls, config: Any, prompt_tokens: int) -> Workload:  # noqa: ANN401 - a trainer's own dataclass
+    def of(cls, config: Any, prompt_tokens: int, held_out: int = 0) -> Workload:  # noqa: ANN401 - a trainer's own
         """Take the settings from a trainer's configuration.
 
         Parameters
@@ -52,11 +56,13 @@ class Workload:
             With settings of these names, those of ``model`` and ``vllm`` in parts of these names.
         prompt_tokens
             Tokens of the longest prompt.
+        held_out
+            Problems of a validation pass.
         """
         known: dict[str, Any] = {}
         for part in (getattr(config, "vllm", None), getattr(config, "model", None), config):
             known |= {each.name: getattr(part, each.name) for each in fields(cls) if hasattr(part, each.name)}
-        return cls(**known | {"prompt_tokens": prompt_tokens})
+        return cls(**known | {"prompt_tokens": prompt_tokens, "held_out": held_out})
 
     @property
     def width(self) -> int:
@@ -76,8 +82,9 @@ class Workload:
 
     @property
     def side_by_side(self) -> int:
-        """Responses that the embedded engine samples together: whole groups, one at least."""
-        return min(self.rollouts, max(1, self.rollout_batch // self.group_size) * self.group_size)
+        """Most responses that the embedded engine samples together, in training or validation; whole groups."""
+        asked = ((self.prompts_per_step, self.group_size), (self.held_out, 1), (self.held_out, self.eval_samples))
+        return max(min(prompts, max(1, self.rollout_batch // n)) * n for prompts, n in asked if n)
 
 
 def tokens_of(load: Workload) -> Iterator[str]:
