@@ -94,7 +94,10 @@ class _Counterfactual(Fold):
         known, right = ~np.isnan(batch["correct"]), batch["correct"] == 1
         part, tokens, weight = rollout_parts(batch, self.predictor, known)
         found = {"n_correct": batch.n_correct, "n_rollouts": batch.n_verified, "weight": weight}
-        found |= {"effect": batch.sum(part, right & ~np.isnan(part)), "tokens": batch.sum(tokens)}
+        counted = ~np.isnan(part)
+        # The parts of a group add up to 0; where all are of correct rollouts that would leave rounding.
+        mixed = batch.count(right & counted) < batch.count(counted)
+        found |= {"effect": np.where(mixed, batch.sum(part, right & counted), 0.0), "tokens": batch.sum(tokens)}
         found["tokens_correct"] = batch.sum(tokens, right & ~np.isnan(tokens))
         found["tokens_wrong"] = found["tokens"] - found["tokens_correct"]
         kept = weight > 0
@@ -104,7 +107,8 @@ class _Counterfactual(Fold):
         if kept.any():
             self._add_estimators(prompts, groups, float(batch["correct"][known].mean()))
         part, tokens, weight = rollout_parts(batch, self.predictor, ~np.isnan(batch["advantage"]))
-        own = {"change": batch.sum(part * batch["advantage"]), "square": batch.sum(tokens * batch["advantage"] ** 2)}
+        above = batch["advantage"] - np.fmin.reduceat(batch["advantage"], batch.starts)[batch.group]
+        own = {"change": batch.sum(part * above), "square": batch.sum(tokens * batch["advantage"] ** 2)}
         if weight.any():
             own |= {"weight": weight, "tokens": batch.sum(tokens), "name": np.full(batch.n_groups, RECORDED)}
             self.points.add(batch.prompts, own)

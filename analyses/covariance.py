@@ -79,7 +79,9 @@ class _Covariance(Fold):
         covariance, _ = group_covariance(batch["logp"] / length, self._advantage(batch), batch.starts, ddof=self.ddof)
         accuracy = batch.accuracy
         if self.bins:
-            accuracy = (np.minimum(np.floor(accuracy * self.bins), self.bins - 1) + 0.5) / self.bins
+            # Not of the accuracy itself: 15/22 times 22 is less than 15.
+            place = np.floor(batch.n_correct * self.bins / np.maximum(batch.n_verified, 1))
+            accuracy = np.where(np.isnan(accuracy), np.nan, (np.minimum(place, self.bins - 1) + 0.5) / self.bins)
         part = pl.DataFrame({"prompt": batch.prompts, "accuracy": accuracy, "sum": covariance, "n": 1.0})
         self.parts.append(part.filter(pl.col("accuracy").is_not_nan() & pl.col("sum").is_not_nan()))
         if sum(part.height for part in self.parts) > COMPACT_AT:
@@ -116,6 +118,8 @@ class _Covariance(Fold):
         slope = _slope(accuracy[mixed], total[None, mixed], n[None, mixed])[0]
         slopes = _slope(accuracy[mixed], boot_total[:, mixed], boot_n[:, mixed])
         slope_low, slope_high = percentile_interval(slopes, confidence)
+        if not slope_low < slope_high:  # of a single prompt all resamples are equal
+            slope_low = slope_high = np.array(np.nan)
         columns = {
             "accuracy": accuracy,
             "n_groups": n,

@@ -130,9 +130,11 @@ class _GroupSize(Fold):
     def _ratios(self, accuracy: FloatArray, size: int, batch_mean: float) -> dict[str, FloatArray]:
         if self.own is None or self.own.token_advantage:
             return {}
-        return dict(
-            zip(("ratio_positive", "ratio_negative"), mixed_ratio(self.own, accuracy, size, batch_mean), strict=True)
-        )
+        try:
+            positive, negative = mixed_ratio(self.own, accuracy, size, batch_mean)
+        except ParameterError:  # groups that it refuses: said in `left_out`
+            return {}
+        return {"ratio_positive": positive, "ratio_negative": negative}
 
     def _of_estimator(
         self, one: Estimator, p: FloatArray, weights: FloatArray, size: int, left_out: dict[str, str]

@@ -63,10 +63,11 @@ def analyze(
         over the row's rollouts / rollouts of the step: rows add up to the step's mean advantage), covariance,
         increment, vanilla, predicted (the chosen one times its scale); totals also have measured (entropy of the next
         step minus this one's; null before a gap), ci_low, ci_high and residual. Metadata: the parameters, the
-        ``predictor`` chosen, ``doubt`` (words, when its scale may be 0), ``fits`` (predictor -> a
+        ``predictor`` chosen, ``doubt`` (words, when its scale may be 0 or is negative), ``fits`` (predictor -> a
         `entropy_lab.scale_fit.ScaleFit` or null), ``totals`` (predicted by channel, and measured, over the measured
-        steps), ``noise`` (share of the mean square of measured changes that sampling makes), ``mean_advantage`` and
-        ``residual_on_advantage`` (fit of the residual on it; null for centred advantages).
+        steps; null where no step's successor was recorded), ``noise`` (share of the mean square of measured changes
+        that sampling makes), ``mean_advantage`` and ``residual_on_advantage`` (fit of the residual on it; null for
+        centred advantages).
     """
     if predictor not in ("auto", *PREDICTORS):
         raise ParameterError("predictor", f"is {predictor!r}", f"auto, {', '.join(PREDICTORS)}")
@@ -119,7 +120,7 @@ class _Ledger(Fold):
         on_advantage = None if centred else self._fit(totals["advantage"], totals["residual"])
         made |= {
             "predictor": chosen,
-            "doubt": "" if fit and fit.identified else " (0 cannot be ruled out)",
+            "doubt": _doubt(fit),
             "fits": {name: one.to_json() if one else None for name, one in fits.items()},
             "totals": _totals(frame),
             "noise": changes.noise,
@@ -132,6 +133,12 @@ class _Ledger(Fold):
         x, y = (values.cast(pl.Float64).fill_null(np.nan).to_numpy() for values in (predicted, measured))
         rng = np.random.default_rng(self.changes.seed)
         return through_origin(x, y, rng, span=self.span, confidence=self.changes.confidence)
+
+
+def _doubt(fit: ScaleFit | None) -> str:
+    if fit is None or not fit.identified:
+        return " (0 cannot be ruled out)"
+    return " (entropy went against it)" if fit.high < 0 else ""
 
 
 def _share(values: FloatArray) -> FloatArray:
@@ -165,4 +172,4 @@ def _totals(frame: pl.DataFrame) -> dict[str, float | None]:
     parts = frame.filter(pl.col("step").is_in(totals["step"].implode()), pl.col("predicted").is_not_null())
     sums = dict(parts.group_by("channel").agg(pl.col("predicted").sum()).rows())
     predicted = {name: sums.get(name, 0.0) / share if share else None for name in (*CHANNELS, "all")}
-    return {**predicted, "measured": float(totals["measured"].sum())}
+    return {**predicted, "measured": float(totals["measured"].sum()) if len(totals) else None}

@@ -1,12 +1,14 @@
 """Accuracy on held-out problems over training: Avg@k and pass@k per benchmark (Figure 2b, Table 1)."""
 
+import warnings
+
 import numpy as np
 import polars as pl
 
 from entropy_lab.batches import FloatArray
 from entropy_lab.bootstrap import percentile_interval, resampled_sums
 from entropy_lab.pass_at_k import pass_at_k
-from entropy_lab.run import Run
+from entropy_lab.run import Run, RunWarning
 from entropy_lab.table import Table
 
 NEEDS = ("evals.benchmark", "evals.problem_id", "evals.correct")
@@ -29,11 +31,19 @@ def analyze(run: Run, *, n_boot: int = 1000, confidence: float = 0.95, seed: int
         verified answers of a problem), accuracy (mean over problems of correct / answers), ci_low, ci_high, and
         ``pass_at_1``, ``pass_at_2``, ``pass_at_4``, … up to the largest k (null above a row's own k). Problems
         without a verified answer are left out.
+
+    Warns
+    -----
+    RunWarning
+        Answers of one row were sampled at several temperatures, so that its pass@k is that of no one policy.
     """
     rows: list[dict[str, object]] = []
+    by = ["benchmark", "greedy"]
+    pooled: set[str] = set()
     for answers in run.evals():
-        by = ["benchmark", "greedy"]
         verified = answers.filter(pl.col("correct").is_not_null())
+        temperatures = verified.group_by(by).agg(n=pl.col("temperature").drop_nulls().n_unique())
+        pooled |= set(temperatures.filter(pl.col("n") > 1)["benchmark"])
         problems = verified.group_by(*by, "problem_id").agg(pl.col("correct").sum().alias("c"), pl.len().alias("n"))
         for key, group in sorted(problems.partition_by(by, as_dict=True).items(), key=lambda item: str(item[0])):
             c, n = (group.sort("problem_id")[name].to_numpy().astype(float) for name in ("c", "n"))
@@ -42,6 +52,9 @@ def analyze(run: Run, *, n_boot: int = 1000, confidence: float = 0.95, seed: int
             passes = {f"pass_at_{j}": float(pass_at_k(c, n, j).mean()) for j in _powers_of_two(k)}
             head = {"step": answers["step"][0], "benchmark": key[0], "greedy": key[1], "k": k}
             rows.append({**head, "accuracy": float((c / n).mean()), "ci_low": low, "ci_high": high, **passes})
+    if pooled:
+        text = f"answers at several temperatures count together: {', '.join(sorted(pooled))}"
+        warnings.warn(text, RunWarning, stacklevel=2)
     names = ["step", "benchmark", "greedy", "k", "accuracy", "ci_low", "ci_high"]
     names += [f"pass_at_{j}" for j in _powers_of_two(max((int(str(row["k"])) for row in rows), default=0))]
     columns = {name: [row.get(name) for row in rows] for name in names}

@@ -210,11 +210,12 @@ def true_masses(estimator: Estimator, p: FloatArray, batch_mean: float) -> tuple
     if (place := exponents(estimator)) is None:
         return expected_masses(estimator, p, LIMIT, batch_mean)
     at_ends = (np.array([0.0 if beta else 1.0 for beta in place]))[:, None]
-    inside = np.clip(p, 1e-300, 1 - 1e-16)
-    odds = inside / (1 - inside)
-    positive = np.where((p > 0) & (p < 1), p * odds ** -place[0], p * at_ends[0])
-    negative = np.where((p > 0) & (p < 1), (1 - p) * odds ** place[1], (1 - p) * at_ends[1])
-    return positive, negative
+    mixed = (p > 0) & (p < 1)
+    inside = np.where(mixed, p, 0.5)
+    # As powers of p and 1 - p: those of the odds alone pass every number where p is tiny.
+    positive = inside ** (1 - place[0]) * (1 - inside) ** place[0]
+    negative = inside ** place[1] * (1 - inside) ** (1 - place[1])
+    return np.where(mixed, positive, p * at_ends[0]), np.where(mixed, negative, (1 - p) * at_ends[1])
 
 
 def mixed_ratio(estimator: Estimator, p: FloatArray, size: int, batch_mean: float) -> tuple[FloatArray, FloatArray]:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import betaln
 
 FloatArray = NDArray[np.float64]
+
+_LEAST_SPREAD: Final = 1e-9
+"""Variance between prompts, over that within, that counts as none: below, logarithms of Beta functions lose digits."""
 
 
 @dataclass(frozen=True)
@@ -78,8 +82,8 @@ def accuracy_spread(c: FloatArray, n: FloatArray, w: FloatArray) -> tuple[FloatA
     mean : numpy.ndarray
         m1, shape (...); NaN of no group.
     strength : numpy.ndarray
-        a + b of the Beta distribution, shape (...): 0 where every prompt is either solved or not, infinity where
-        accuracies spread no more than chance makes them, NaN where no group has two rollouts.
+        a + b of the Beta distribution, shape (...), up to 1e9: 0 where every prompt is either solved or not, infinity
+        where accuracies spread no more than chance makes them, NaN where no group has two rollouts.
 
     Examples
     --------
@@ -91,7 +95,7 @@ def accuracy_spread(c: FloatArray, n: FloatArray, w: FloatArray) -> tuple[FloatA
         m1 = (w @ c) / (w @ n)
         m2 = (w @ (c * (c - 1))) / (w @ (n * (n - 1)))
         within, between = m1 - m2, m2 - m1**2
-        strength = np.where(within <= 0, 0.0, np.where(between <= 0, np.inf, within / between))
+        strength = np.where(within <= 0, 0.0, np.where(between <= _LEAST_SPREAD * within, np.inf, within / between))
     return m1, np.where(np.isnan(m2), np.nan, strength)
 
 

@@ -29,10 +29,10 @@ def summarise(run: Run, results: Results) -> dict[str, Any]:
         change in nats/token), ``covariance`` (slope with interval, spearman), ``solve_rates`` (all-/none-solved of the
         first and last epoch), ``likelihood`` (mean over steps, nats/rollout), ``ledger`` (predicted entropy change by
         channel, and the measured one), ``entropy_audit`` (what each logged entropy is), ``training`` (reward),
-        ``validation`` (accuracy of the first and last pass, mean over benchmarks); ``skipped`` (analysis -> missing
-        columns) and ``left_out`` (files with rows and reason). Of a run that another framework wrote, also ``imported``
-        (format, version, source), ``logged`` (what its scalars say of entropy, reward, length and truncation) and
-        ``record`` (what is missing, and how that framework records it).
+        ``validation`` (accuracy of the first and last pass, mean over the benchmarks that both have); ``skipped``
+        (analysis -> missing columns) and ``left_out`` (files with rows and reason). Of a run that another framework
+        wrote, also ``imported`` (format, version, source), ``logged`` (what its scalars say of entropy, reward, length
+        and truncation) and ``record`` (what is missing, and how that framework records it).
     """
     parts = {
         "entropy": _entropy,
@@ -128,9 +128,16 @@ def _training(table: Table) -> dict[str, Any]:
 
 def _validation(table: Table) -> dict[str, Any]:
     by = pl.col("greedy").replace_strict({True: "greedy", False: "sampled"}, default="answers")
-    passes = table.frame.group_by("step", by.alias("decoding")).agg(pl.col("accuracy").mean()).sort("step")
-    ends = {
-        str(key[0]): {"start": part["accuracy"][0], "end": part["accuracy"][-1], "first_step": part["step"][0]}
-        for key, part in passes.partition_by(["decoding"], as_dict=True).items()
-    }
+    ways = table.frame.with_columns(by.alias("decoding")).partition_by(["decoding"], as_dict=True)
+    ends = {str(key[0]): _passes(part) for key, part in ways.items()}
     return {"n_benchmarks": table.frame["benchmark"].n_unique(), **ends}
+
+
+def _passes(part: pl.DataFrame) -> dict[str, Any]:
+    """Compare the last pass with the first that has any of its benchmarks, over those that both have."""
+    last = part.filter(pl.col("step") == pl.col("step").max())
+    comparable = part.filter(pl.col("benchmark").is_in(last["benchmark"].implode()))
+    first = comparable.filter(pl.col("step") == pl.col("step").min())
+    last = last.filter(pl.col("benchmark").is_in(first["benchmark"].implode()))
+    start, end = first["accuracy"].mean(), last["accuracy"].mean()
+    return {"start": start, "end": end, "first_step": first["step"][0], "n_benchmarks": len(first)}

@@ -29,7 +29,7 @@ def flat_tokens(
     -------
     row : numpy.ndarray
         Position of each token's rollout in the batch, rising, shape (tokens,). Rollouts without one of the lists, or
-        whose lists differ in length, have no token; a batch without one of the columns has none at all.
+        whose lists differ in length or lack a value, have no token; a batch without one of the columns has none at all.
     values : tuple of numpy.ndarray
         One array of shape (tokens,) for each name.
 
@@ -49,4 +49,9 @@ def flat_tokens(
     whole = whole if kept is None else whole & kept
     mask = pl.Series(whole)
     values = tuple(column.filter(mask).explode().cast(pl.Float64).to_numpy() for column in columns)
-    return np.repeat(np.flatnonzero(whole), lengths[0][whole]), values
+    row = np.repeat(np.flatnonzero(whole), lengths[0][whole])
+    absent = np.isnan(values).any(axis=0)
+    if absent.any():
+        known = ~np.isin(row, row[absent])
+        row, values = row[known], tuple(value[known] for value in values)
+    return row, values

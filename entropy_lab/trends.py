@@ -12,6 +12,7 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import median_filter
 from scipy.special import ndtr, ndtri
 
 from entropy_lab.errors import ParameterError
@@ -388,8 +389,7 @@ def running_median(values: FloatArray, window: int) -> FloatArray:
     n, half = len(values), window // 2
     medians = np.empty(n)
     if n > 2 * half:
-        inside = np.lib.stride_tricks.sliding_window_view(values, 2 * half + 1)
-        medians[half : n - half] = np.median(inside, axis=1)
+        medians[half : n - half] = median_filter(values, 2 * half + 1)[half : n - half]
     for i in (*range(min(half, n)), *range(max(half, n - half), n)):
         medians[i] = np.median(values[max(0, i - half) : i + half + 1])
     return medians

@@ -25,6 +25,8 @@ PANELS: tuple[Panel, ...] = (
         unit="%",
         low="excess_low",
         high="excess_high",
+        only=("n_rollouts", "group_size"),  # equal accuracies of groups of other sizes are other rows
+        note="groups of {group_size}, as shares of all groups",
         kind="points",
         zero_line=True,
     ),

@@ -12,6 +12,7 @@ from scipy import stats
 import entropy_lab as el
 from entropy_lab import advantages
 from entropy_lab.errors import ParameterError
+from entropy_lab.figure import collected
 from entropy_lab.group_bias import (
     accuracy_points,
     beta_binomial,
@@ -215,3 +216,37 @@ def test_an_estimator_that_refuses_the_groups_is_named(tmp_path):
     assert list(found.metadata["left_out"]) == ["pass_at_k"]
     with pytest.raises(ParameterError, match="tolerance"):
         el.analyze(tmp_path / "run", "group_size", tolerance=0.0)
+
+
+def test_the_figure_shows_groups_of_one_size(tmp_path):
+    """Unverified rollouts make groups of other sizes, whose unanimous ones have the same accuracies in other rows."""
+    verdicts = [[True] * 4, [False] * 4, [True, True, False, False], [True, False, False, False]] * 3
+    verdicts += [[True] * 3 + [None], [False] * 3 + [None], [True, False, False, None]]
+    run = el.open_run(run_of(tmp_path / "run", verdicts))
+    shown = collected(run, "finite_groups")
+    rows = shown.frame.filter(pl.col("panel") == "a")
+    expected = el.analyze(run, "group_size").frame.filter(pl.col("n_rollouts") == 4, pl.col("kind") == "accuracy")
+    assert rows["y"].to_list() == expected.sort("accuracy")["excess"].to_list()
+    assert rows["low"].null_count() == 0
+    assert shown.metadata["panels"][0]["notes"][0] == "groups of 4, as shares of all groups"
+
+
+def test_a_run_whose_groups_its_own_estimator_refuses_is_analysed(tmp_path):
+    """Groups of four, of which most have two rollouts that were verified."""
+    verdicts = [[True, False, None, None]] * 5 + [[True, True, False, False]]
+    found = el.analyze(run_of(tmp_path / "run", verdicts, ("pass_at_k", {"k": 4})), "group_size", n_boot=20)
+    assert found.metadata["group_size"] == 2
+    assert list(found.metadata["left_out"]) == ["pass_at_k"]
+    rows = found.frame.filter(pl.col("kind") == "accuracy")
+    assert rows["share"].sum() == pytest.approx(1)
+    assert rows["ratio_positive"].null_count() == len(rows)
+
+
+@pytest.mark.parametrize("beta", [0.9, 1.2, 1.5])
+def test_masses_at_tiny_accuracies_are_their_power(beta):
+    p = np.array([0.0, 1e-250, 1e-9, 1 - 1e-9, 1.0])  # warnings are errors: nothing overflows
+    positive, negative = true_masses(advantages.get("asym_grpo", beta_pos=beta, beta_neg=beta), p, 0.5)
+    assert positive[1] == pytest.approx(10.0 ** (-250 * (1 - beta)), rel=1e-9)
+    assert negative[3] == pytest.approx(1e-9 ** (1 - beta), rel=1e-6)
+    assert (positive[[0, 4]] == 0).all()
+    assert (negative[[0, 4]] == 0).all()

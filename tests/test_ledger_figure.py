@@ -77,6 +77,18 @@ def test_bars_by_accuracy_are_the_sums_of_the_table(drawn):
         assert bars[f"{channel} channel", accuracy] == pytest.approx(y) == pytest.approx(value)
 
 
+def test_bars_of_many_accuracies_are_not_smoothed():
+    # 33 accuracies, as of groups of 32: a running mean over 11 would be one over all of them.
+    accuracy = np.arange(33) / 32
+    columns = {"step": [0] * 34, "channel": ["positive"] * 33 + ["all"], "accuracy": [*accuracy, None]}
+    columns |= {"predicted": [*accuracy, accuracy.sum()], "measured": [None] * 33 + [1.0]}
+    run = RunTables(
+        "GRPO", "grpo", {}, 0, 32, {"ledger": Table.of("ledger", columns, predictor="covariance", doubt="")}
+    )
+    rows = collect("entropy_ledger", MODULE.PANELS, [run]).frame.filter(pl.col("panel") == "c")
+    assert rows["y"].to_list() == pytest.approx(accuracy.tolist())
+
+
 def test_running_sums_end_at_the_totals_and_the_line_at_the_change_of_the_run(drawn):
     table, figure = drawn["single"]
     ledger = ledger_run().tables["ledger"].frame

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 import entropy_lab as el
 from entropy_lab import recipes
+from entropy_lab.batches import GroupBatch
 from entropy_lab.errors import MissingColumnError
-from entropy_lab.figure import draw_all, tables_of
+from entropy_lab.figure import collected, draw_all, tables_of
 from entropy_lab.policy_distance import (
     SUMS,
     beginnings,
@@ -23,6 +24,7 @@ from entropy_lab.policy_distance import (
 )
 from entropy_lab.run import open_run
 from entropy_lab.schema import ANALYSES
+from entropy_lab.token_columns import flat_tokens
 
 policies = st.lists(st.floats(-2, 2), min_size=2, max_size=5).map(np.array)
 
@@ -234,3 +236,27 @@ def test_the_figure_draws_the_table(run, table, tmp_path):
     assert spread == pytest.approx(table.frame.filter(pl.col("position").is_not_null())["spread"].to_list())
     steps = drawn.filter(pl.col("panel") == "a")
     assert (steps.height, steps["low"].null_count()) == (6, 0)
+
+
+@pytest.mark.parametrize("absent", [None, float("nan")])
+def test_a_response_that_lacks_the_value_of_a_token_leaves_the_others_as_they_are(absent):
+    lists = {
+        "token_logp": [[-1.0, -2.0], [-1.0, absent], [-3.0]],
+        "token_sampler_logp": [[-1.5, -2.0], [-1.0, -1.0], [-2.0]],
+    }
+    series = {name: pl.Series(values, dtype=pl.List(pl.Float64)) for name, values in lists.items()}
+    batch = GroupBatch(0, {"correct": np.ones(3)}, series, np.array([0]))
+    row, (trainer, sampler) = flat_tokens(batch, list(lists))
+    assert row.tolist() == [0, 0, 2]
+    assert (trainer - sampler).tolist() == [0.5, 0.0, -1.0]
+
+
+def test_the_figure_says_that_no_token_was_recorded(tmp_path):
+    writer = el.RunWriter(tmp_path / "run", method={"name": "grpo", "params": {}})
+    columns = {"prompt_id": ["a", "b"], "group_id": [0, 1], "sample": [0, 0], "correct": [True, False]}
+    columns |= {"reward": [1.0, 0.0], "n_tokens": [3, 4], "logp": [-1.0, -2.0], "sampler_logp": [-1.1, -2.2]}
+    writer.write_rollouts(0, columns)
+    shown = collected(open_run(writer.path), "mismatch_lens")
+    assert {lack["panel"]: lack["reason"] for lack in shown.metadata["missing"]}[
+        "c"
+    ] == "no value of spread by position"

@@ -1,5 +1,7 @@
 """Kernels against closed forms, scipy and simulation."""
 
+import warnings
+
 import numpy as np
 import polars as pl
 import pytest
@@ -100,6 +102,14 @@ def test_expected_shares_of_a_polarised_set_are_the_observed():
     assert (rates.expected_all, rates.expected_none) == (0.75, 0.25)
 
 
+@pytest.mark.parametrize(("n", "accuracy"), [(2, 3 / 7), (2, 7 / 10), (4, 2 / 3), (8, 1 / 7)])
+def test_counts_that_spread_exactly_as_chance_does_expect_binomial_shares(n, accuracy):
+    # The variance between prompts is 0 up to rounding: the Beta distribution would have exponents of 1e15.
+    c = np.arange(n + 1.0)
+    rates = solve_rates(c, np.full(n + 1, float(n)), stats.binom.pmf(c, n, accuracy))
+    assert (rates.expected_all, rates.expected_none) == pytest.approx((accuracy**n, (1 - accuracy) ** n), rel=1e-6)
+
+
 def test_weights_stand_for_repeated_groups():
     c, n = np.array([0.0, 1.0, 3.0]), np.array([2.0, 2.0, 3.0])
     weighted = solve_rates(c, n, np.array([2.0, 1.0, 3.0]))
@@ -153,3 +163,48 @@ def test_spearman_and_slope_are_scipys_over_mixed_groups(tmp_path):
     line = stats.linregress(rows["accuracy"].explode(), rows["covariance"].explode())
     assert table.metadata["slope"] == pytest.approx(line.slope, abs=1e-12)
     assert table.metadata["slope_ci_low"] < line.slope < table.metadata["slope_ci_high"]
+
+
+def one_step_run(path, correct, prompts):
+    """A run of one step with random log-probabilities and advantages; verdicts of shape (groups, rollouts)."""
+    from entropy_lab import RunWriter
+
+    rng, (n, size) = np.random.default_rng(6), np.shape(correct)
+    writer = RunWriter(path, method={"name": "grpo", "params": {}})
+    columns = {"prompt_id": np.repeat(prompts, size), "group_id": np.repeat(np.arange(n), size)}
+    columns |= {"sample": np.tile(np.arange(size), n), "correct": np.ravel(correct), "reward": np.zeros(n * size)}
+    columns |= {"advantage": rng.normal(size=n * size), "n_tokens": np.full(n * size, 5), "logp": -rng.random(n * size)}
+    writer.write_rollouts(0, columns)
+    return writer.path
+
+
+def test_one_prompt_gives_a_slope_and_no_interval(tmp_path):
+    from entropy_lab import analyze
+
+    correct = np.arange(4) < np.array([1, 2, 3])[:, None]
+    facts = analyze(one_step_run(tmp_path / "run", correct, ["q"] * 3), "covariance").metadata
+    assert facts["slope"] is not None
+    assert facts["slope_ci_low"] is facts["slope_ci_high"] is None
+
+
+def test_an_accuracy_on_the_edge_of_a_bin_belongs_to_the_upper_one(tmp_path):
+    from entropy_lab import analyze
+
+    # 15/22 * 22 is less than 15 in floating point.
+    correct = np.arange(22) < np.arange(23)[:, None]
+    table = analyze(one_step_run(tmp_path / "run", correct, [f"q{i}" for i in range(23)]), "covariance", bins=22)
+    assert table.frame["n_groups"].to_list() == [1] * 21 + [2]
+
+
+@pytest.mark.parametrize(("temperatures", "told"), [([0.4, 1.0] * 2, True), ([1.0] * 4, False)])
+def test_answers_at_several_temperatures_are_told(tmp_path, temperatures, told):
+    from entropy_lab import RunWriter, analyze
+
+    writer = RunWriter(tmp_path / "run", method={"name": "grpo", "params": {}})
+    columns = {"benchmark": ["A"] * 4, "problem_id": ["0", "0", "1", "1"], "sample": [0, 1, 0, 1]}
+    verdicts = {"greedy": [False] * 4, "temperature": temperatures, "correct": [True, False, True, True]}
+    writer.write_evals(10, columns | verdicts)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert analyze(writer.path, "validation").frame["accuracy"].item() == 0.75
+    assert [str(one.message) for one in caught] == ["answers at several temperatures count together: A"] * told

@@ -1,5 +1,7 @@
 """Trends and change points, against scipy, brute force and simulations of their null."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -125,6 +127,15 @@ def test_a_running_median_is_the_median_of_each_window():
     y = np.random.default_rng(7).normal(size=20)
     expected = [np.median(y[max(0, i - 2) : i + 3]) for i in range(20)]
     assert running_median(y, 5) == pytest.approx(expected)
+
+
+def test_a_running_median_of_a_long_series_costs_neither_its_square_of_memory_nor_of_time():
+    y = np.random.default_rng(11).normal(size=60_000)
+    tracemalloc.start()
+    found = running_median(y, 12_001)
+    assert tracemalloc.get_traced_memory()[1] < 20_000_000  # all windows side by side: 4.6 GB
+    tracemalloc.stop()
+    assert found[[6000, 30_000]] == pytest.approx([np.median(y[:12_001]), np.median(y[24_000:36_001])])
 
 
 def squared_errors(t, y, column):

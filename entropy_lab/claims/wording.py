@@ -162,7 +162,7 @@ def markdown(table: Table) -> str:
     numbers = [_part_row(c["claim"], s, part) for c in claims for s in c["settings"] for part in s["parts"]]
     legend = (
         f"{how_to_read(table)} g: Hedges' g of the paired differences; P: probability that a run of the first method "
-        "goes the claimed way beside one of the second; p: one-sided, of the part alone."
+        "is above one of the second (below, where the part says < 0); p: one-sided, of the part alone."
     )
     left_out = [f"- {name}: {text}\n" for name, texts in table.metadata["left_out"].items() for text in texts]
     parts = [head, *verdicts, "\n", _row(*columns), "|---" * len(columns) + "|\n", *numbers, "\n", legend, "\n"]

@@ -72,11 +72,16 @@ def _likelihood(s: Mapping[str, Any]) -> Lines:
 
 def _ledger(s: Mapping[str, Any]) -> Lines:
     fit = s["fit"]
+    if s["measured"] is None:
+        return [("ledger", "no change was measured: no two successive steps were recorded")]
     if fit is None:
-        return [("ledger", f"{s['measured']:+.3g} nats/token; too few steps to fit the scale of what was predicted")]
+        why = "too few steps to fit the scale of what was predicted, or nothing was"
+        return [("ledger", f"{s['measured']:+.3g} nats/token; {why}")]
     scale = f"{s['predictor']} × {_number(fit['scale'])} [{_number(fit['low'])}, {_number(fit['high'])}]"
     if not fit["identified"]:
         return [("ledger", f"{s['measured']:+.3g} nats/token; a scale of 0 cannot be ruled out ({scale})")]
+    if fit["high"] < 0:
+        return [("ledger", f"{s['measured']:+.3g} nats/token, against what was predicted ({scale})")]
     parts = [f"{name} channel {s[name]:+.3g}" for name in ("positive", "negative")]
     parts += [f"zero {s['zero']:+.3g}"] if s["zero"] else []
     text = f"{', '.join(parts)} of {s['measured']:+.3g} nats/token measured"
@@ -100,12 +105,13 @@ def _training(s: Mapping[str, Any]) -> Lines:
 
 
 def _validation(s: Mapping[str, Any]) -> Lines:
-    mean = f"mean of {s['n_benchmarks']} benchmarks"
-    return [
-        ("validation", f"{way} {s[way]['start']:.3f} → {s[way]['end']:.3f} ({mean}, from step {s[way]['first_step']})")
-        for way in ("greedy", "sampled", "answers")
-        if way in s
-    ]
+    lines = []
+    for way in ("greedy", "sampled", "answers"):
+        if (ends := s.get(way)) is not None:
+            over = f"mean of {n} benchmarks" if (n := ends["n_benchmarks"]) > 1 else "1 benchmark"
+            change = f"{way} {ends['start']:.3f} → {ends['end']:.3f}"
+            lines.append(("validation", f"{change} ({over}, from step {ends['first_step']})"))
+    return lines
 
 
 def _imported(s: Mapping[str, Any]) -> Lines:

@@ -146,12 +146,12 @@ def _skipped(check: Check, observed: Observed) -> Skipped:
 
 
 def _sources(names: tuple[str, ...], observed: Observed) -> Iterator[str]:
-    """Name what a need could be met with: columns that are missing, and metrics."""
+    """Name what a need could be met with: columns that are missing, or what no step has of them, and metrics."""
     for name in names:
         signal = SIGNALS[name]
         absent = [column for column in signal.columns if column not in observed.run.columns]
         if signal.columns:
-            yield ", ".join(absent or signal.columns)
+            yield ", ".join(absent) or f"a step that has the {signal.meaning}"
         keys = metric_names(name, observed.framework) or signal.metrics
         if keys:
             yield f"metric {', '.join(keys)}"

@@ -120,9 +120,12 @@ def _measure(pages: Pages, panel: Panel, model: str, runs: Sequence[RunTables]) 
         frame = run.tables[panel.analysis].frame
         if panel.inside and x in frame.columns:
             frame = frame.filter(pl.col(x).is_between(*panel.inside, closed="none"))
+        if panel.only and panel.only[0] in frame.columns:
+            column, key = panel.only
+            frame = frame.filter(pl.col(column).eq_missing(run.tables[panel.analysis].metadata.get(key)))
         if panel.sparse and panel.y in frame.columns:
             frame = frame.filter(pl.col(panel.y).cast(pl.Float64).is_finite())
-        if {x, panel.y} <= set(frame.columns) and frame[panel.y].cast(pl.Float64).is_finite().any():
+        if {x, panel.y} <= set(frame.columns) and frame.drop_nulls(x)[panel.y].cast(pl.Float64).is_finite().any():
             sources.append((run, frame))
         else:
             pages.lack(panel, model, f"no value of {panel.y} by {x}", run)

@@ -101,9 +101,9 @@ def add_ranking(pages: Pages, panel: Panel, model: str, x: str, sources: Sources
     if rows.is_empty():
         pages.lack(panel, model, f"no value of {panel.y}")
         return
-    notes = [*filled_note(panel, sources), *band_notes(rows.with_columns(x=pl.int_range(pl.len())), panel, sources)]
     label = sources[0][0].label
     named = rows.with_columns(name="series", series=pl.lit(label), x=pl.int_range(pl.len()).cast(pl.Float64))
+    notes = [*filled_note(panel, sources), *band_notes(named, panel, sources)]
     pages.add(panel, (panel.key, panel.title, model), x, with_methods(named, panel, sources), notes)
 
 

@@ -217,7 +217,7 @@ def _cell(
         plain.set_scientific(False)
         axis.set_major_formatter(plain)
     if panel["percent"]:
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:.6g}"))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:.6g}".replace("-", "−")))
     return Cell(axes, panel, rows, found)
 
 

@@ -81,6 +81,8 @@ class Panel:
         Values that y cannot pass; the axis does not either.
     inside
         Only points whose x lies strictly between these two are drawn; None for all.
+    only
+        A column, and a key of the tables' metadata: only rows that have its value in that column are drawn; () for all.
     baseline
         True to draw the base policy, where it was measured, as a horizontal line.
     at
@@ -126,6 +128,7 @@ class Panel:
     zero_line: bool = False
     bounds: tuple[float | None, float | None] = (None, None)
     inside: tuple[float, float] | None = None
+    only: tuple[str, str] | tuple[()] = ()
     baseline: bool = False
     at: str = ""
     published: bool = False

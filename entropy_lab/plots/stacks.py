@@ -53,7 +53,7 @@ def add_stacks(pages: Pages, panel: Panel, model: str, x: str, sources: Sources)
         names = (panel.key, panel.title) if len(labels) == 1 else (f"{panel.key}{number}", label)
         ends = [pl.when(pl.col("series") == LINE).then(pl.col(end)).alias(end) for end in ("low", "high")]
         drawn = rows.with_columns(*ends, method="series", params=pl.lit("{}"))
-        pages.add(panel, (*names, model), x, drawn, _notes(panel, rows, runs), line=LINE if panel.line else "")
+        pages.add(panel, (*names, model), x, drawn, _notes(panel, x, rows, runs), line=LINE if panel.line else "")
 
 
 def _of_run(panel: Panel, x: str, frame: pl.DataFrame) -> pl.DataFrame:
@@ -77,21 +77,22 @@ def _of_run(panel: Panel, x: str, frame: pl.DataFrame) -> pl.DataFrame:
 
 def _shaped(panel: Panel, points: pl.DataFrame, series: str) -> pl.DataFrame:
     """Make a running sum, a running mean or neither of points (x, y)."""
+    smoothed = _is_smoothed(panel, points.columns[0], points.height)
     points = points.rename(dict(zip(points.columns, ("x", "y"), strict=True))).cast(pl.Float64)
     if panel.running:
         points = points.with_columns(pl.col("y").cum_sum())
-    elif _is_smoothed(panel, points.height):
+    elif smoothed:
         smooth = running_mean(points["x"].to_numpy(), points["y"].to_numpy(), panel.window)
         points = points.with_columns(y=pl.Series(smooth))
     nothing = dict.fromkeys(("low", "high", "raw"), pl.lit(None, pl.Float64))
     return points.select(pl.lit(series).alias("series"), "x", "y", **nothing)
 
 
-def _is_smoothed(panel: Panel, n_steps: int) -> bool:
-    return panel.window > 1 and not panel.running and n_steps >= 2 * panel.window
+def _is_smoothed(panel: Panel, x: str, n_steps: int) -> bool:
+    return x == "step" and panel.window > 1 and not panel.running and n_steps >= 2 * panel.window
 
 
-def _notes(panel: Panel, rows: pl.DataFrame, sources: Sources) -> list[str]:
+def _notes(panel: Panel, x: str, rows: pl.DataFrame, sources: Sources) -> list[str]:
     line = rows.filter(pl.col("series") == LINE)
-    notes = [f"running mean over {panel.window} steps"] if _is_smoothed(panel, line.height) else []
+    notes = [f"running mean over {panel.window} steps"] if _is_smoothed(panel, x, line.height) else []
     return [*notes, *filled_note(panel, sources), *band_notes(line, panel, sources)]
