@@ -86,7 +86,8 @@ def same_kind(found: pl.DataType, wanted: str) -> bool:
     (True, False)
     """
     kind = next(key for key in _KINDS if wanted.startswith(key))
-    return str(found).startswith((*_KINDS[kind], "Null"))  # Null: a column without any value, as pandas writes it
+    nothing = ("Null", "List(Null)") if wanted.startswith("List") else ("Null",)  # no value at all, as pandas writes it
+    return str(found).startswith((*_KINDS[kind], *nothing))
 
 
 def schema_breaches(found: Mapping[str, pl.DataType], columns: Mapping[str, Column]) -> Iterator[Breach]:

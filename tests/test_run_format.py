@@ -66,6 +66,13 @@ def test_responses_of_equal_length_are_stored_like_others(writer, rows):
     assert found.to_list() == [[-1.0] * 3] * 4
 
 
+@pytest.mark.parametrize("rows", [[[], [], [], []], [None, None, None, None], np.zeros((4, 0))])
+def test_a_step_of_empty_responses_is_stored_like_others(writer, rows):
+    frame = pl.read_parquet(writer.write_rollouts(0, {**MINIMUM, "n_tokens": [0] * 4, "token_logp": rows}))
+    assert frame["token_logp"].dtype == pl.List(pl.Float32)
+    assert frame["token_logp"].list.len().fill_null(0).to_list() == [0] * 4
+
+
 def test_a_scan_of_files_that_differ_in_columns_and_widths_is_one_frame(writer):
     assert el.open_run(writer.path).scan().collect().shape == (0, 0)
     writer.write_rollouts(0, MINIMUM)
