@@ -10,8 +10,8 @@ import polars as pl
 
 from entropy_lab.batches import FloatArray, GroupBatch, IntArray
 from entropy_lab.bootstrap import percentile_interval, resampled_sums
-from entropy_lab.files import json_value
 from entropy_lab.fold import Fold
+from entropy_lab.json_values import json_value
 from entropy_lab.policy_distance import (
     MEASURES,
     SUMS,

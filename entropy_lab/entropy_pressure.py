@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from entropy_lab.advantages.outcomes import beta_advantages
 from entropy_lab.bootstrap import percentile_interval
-from entropy_lab.files import json_value
+from entropy_lab.json_values import json_value
 
 FloatArray = NDArray[np.float64]
 _ABOVE_0: Final = 1e-9

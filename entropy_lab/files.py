@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import errno
-import math
 import os
 import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from entropy_lab.errors import OutputError
 
@@ -142,15 +140,3 @@ def cannot_write(path: Path, error: OSError) -> OutputError:
     return OutputError(
         str(path), f"cannot be written ({error.strerror or error})", "", "choose a folder with --out DIR"
     )
-
-
-def json_value(value: Any) -> Any:  # noqa: ANN401 - JSON
-    """Give a value that JSON can hold: a number out of its numpy or torch scalar; NaN and infinity as None.
-
-    Examples
-    --------
-    >>> json_value(float("nan")) is None
-    True
-    """
-    value = value.item() if hasattr(value, "item") else value
-    return None if isinstance(value, float) and not math.isfinite(value) else value

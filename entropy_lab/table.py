@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from entropy_lab.errors import RunFormatError
-from entropy_lab.files import json_value, replacing
+from entropy_lab.files import replacing
+from entropy_lab.json_values import json_value
 from entropy_lab.schema import ANALYSES
 from entropy_lab.validation import polars_dtype
 

@@ -17,7 +17,8 @@ import numpy as np
 import polars as pl
 
 from entropy_lab.errors import OutputError, ParameterError, RunFormatError
-from entropy_lab.files import cannot_write, json_value, leftovers, replacing
+from entropy_lab.files import cannot_write, leftovers, replacing
+from entropy_lab.json_values import json_value
 from entropy_lab.run import RunWarning, open_run
 from entropy_lab.schema import EVALS, FORMAT, ROLLOUTS, SUPPORTED_VERSIONS, Column
 from entropy_lab.validation import EVAL_KEY, KEY, polars_dtype, repeat_breach, row_breaches, same_kind, schema_breaches

@@ -11,7 +11,7 @@ from trl import GRPOConfig
 import entropy_lab as el
 from entropy_lab import cli, recipes
 from entropy_lab.errors import ParameterError
-from entropy_lab.presets.preset import built_in
+from entropy_lab.presets.preset import PRESETS
 from entropy_lab.studies.command_line import from_command_line
 from tests.full_trl_small_run import IGNORED_WARNINGS, LIMIT, TASK, data, ends_well, model, rows_of, tokenizer
 
@@ -35,7 +35,7 @@ def test_the_example_of_the_docs_runs(tmp_path, monkeypatch):
     assert rows_of(el.open_run("my-run")).height == 16
 
 
-@pytest.mark.parametrize("preset", built_in())
+@pytest.mark.parametrize("preset", PRESETS.names())
 @pytest.mark.parametrize("engine", ["transformers", "vllm", "vllm-server"])
 def test_what_the_recipe_composes_is_a_configuration_of_trl(preset, engine, tmp_path, monkeypatch):
     words = ["--preset", preset, "--out", str(tmp_path / "run"), "--processes", "8", "--engine", engine]

@@ -15,7 +15,7 @@ import entropy_lab as el
 from entropy_lab import recipes
 from entropy_lab.advantages.registry import ESTIMATORS, MODULATIONS
 from entropy_lab.integrations.verl_settings import RecordSettings
-from entropy_lab.presets.preset import built_in
+from entropy_lab.presets.preset import PRESETS
 from entropy_lab.studies.command_line import from_command_line
 from entropy_lab.tasks.countdown import Countdown
 from tests import full_verl_stand_ins as small
@@ -59,7 +59,7 @@ def launch(*words):
     return from_command_line(RECIPE.Config, [*words])
 
 
-@pytest.mark.parametrize("preset", built_in())
+@pytest.mark.parametrize("preset", PRESETS.names())
 @pytest.mark.parametrize(("nodes", "gpus"), [(1, 4), (1, 8), (2, 8)])
 def test_the_paper_s_settings_are_composed_by_verl_s_hydra(preset, nodes, gpus, capsys, tmp_path):
     words = ["--preset", preset, "--out", str(tmp_path / "run"), "--nodes", str(nodes), "--gpus", str(gpus)]
@@ -97,7 +97,7 @@ def test_the_paper_s_settings_are_composed_by_verl_s_hydra(preset, nodes, gpus, 
 def test_every_estimator_is_launched_under_its_name_with_its_parameters(name, tmp_path):
     wanted = el.advantages.modulation(name)
     params = [str(word) for pair in wanted.params.items() for word in pair]
-    words = ["--preset", built_in()[0], "--out", str(tmp_path / "run"), "--advantage", name]
+    words = ["--preset", PRESETS.names()[0], "--out", str(tmp_path / "run"), "--advantage", name]
     composed = RECIPE.compose(RECIPE.overrides(launch(*words, *(["--advantage-params", *params] if params else []))))
     built = get_trainer_cls("entropy_lab")(composed)._modulation
     assert (built.name, dict(built.params)) == (name, dict(wanted.params))
@@ -121,7 +121,7 @@ def test_the_recipe_s_data_and_reward_work_in_verl(tmp_path):
 
 
 def test_answers_of_math_are_compared_by_verl():
-    composed = RECIPE.compose(RECIPE.overrides(launch("--preset", built_in()[0], "--out", "run")))
+    composed = RECIPE.compose(RECIPE.overrides(launch("--preset", PRESETS.names()[0], "--out", "run")))
     score = get_custom_reward_fn(composed)
     assert score("aime", r"so \boxed{\frac12}", r"\frac{1}{2}") == {"score": 1.0, "acc": 1.0}
     assert score("aime", r"so \boxed{2}", r"\frac{1}{2}") == {"score": 0.0, "acc": 0.0}

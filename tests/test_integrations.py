@@ -20,7 +20,7 @@ from entropy_lab.integrations import trl as door
 from entropy_lab.integrations.trl_advantages import for_loss, log_instead, of_all
 from entropy_lab.integrations.trl_releases import TESTED, require_tested
 from entropy_lab.integrations.trl_rollouts import Waiting
-from entropy_lab.presets.preset import built_in
+from entropy_lab.presets.preset import PRESETS
 from entropy_lab.rl.advantage import advantages_of
 from entropy_lab.studies.command_line import from_command_line
 
@@ -117,7 +117,7 @@ def composed(*words):
     return RECIPE.prepare(from_command_line(RECIPE.Config, [*words, "--out", "run"]))
 
 
-@pytest.mark.parametrize("preset", built_in())
+@pytest.mark.parametrize("preset", PRESETS.names())
 @pytest.mark.parametrize("processes", [4, 8, 16, 32])
 def test_the_paper_s_batches_whatever_the_machine(preset, processes):
     config = from_command_line(RECIPE.Config, ["--preset", preset, "--out", "run", "--processes", str(processes)])

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from entropy_lab import recipes
 from entropy_lab.cli import main
 from entropy_lab.errors import ParameterError, UnknownNameError
-from entropy_lab.presets.preset import Preset, built_in, find_built_in, read_preset
+from entropy_lab.presets.preset import PRESETS, Preset, read_preset
 from entropy_lab.studies.command_line import from_command_line
 from entropy_lab.studies.settings import configured
 
@@ -115,7 +115,7 @@ def test_out_is_asked_for_and_help_names_the_presets(mine, capsys):
     with pytest.raises(SystemExit):
         parse("--help")
     shown = capsys.readouterr().out
-    assert all(name in shown for name in ("--preset", *built_in(), "Learning rate."))
+    assert all(name in shown for name in ("--preset", *PRESETS.names(), "Learning rate."))
 
 
 @pytest.mark.parametrize(
@@ -155,10 +155,10 @@ def test_a_study_begins_from_a_preset_too(mine):
 def test_presets_are_listed_and_copied(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     main(["list"])
-    assert set(built_in()) <= set(capsys.readouterr().out.split())
-    main(["copy", f"presets/{built_in()[0]}", "mine.toml"])
+    assert set(PRESETS.names()) <= set(capsys.readouterr().out.split())
+    main(["copy", f"presets/{PRESETS.names()[0]}", "mine.toml"])
     assert "--preset ./mine.toml" in capsys.readouterr().out
-    assert read_preset("./mine.toml").values == read_preset(built_in()[0]).values
+    assert read_preset("./mine.toml").values == read_preset(PRESETS.names()[0]).values
     with pytest.raises(SystemExit) as stop:
         main(["copy", "presets/nothing", "."])
     assert stop.value.code == 2
@@ -175,7 +175,7 @@ PAPER = {
 }
 
 
-@pytest.mark.parametrize("name", built_in())
+@pytest.mark.parametrize("name", PRESETS.names())
 def test_the_papers_settings_are_in_its_presets(name):
     trainer = recipes.load("trainers", "grpo")
     config = from_command_line(trainer.Config, ["--preset", name, "--out", "run"])
@@ -190,9 +190,9 @@ def test_the_papers_settings_are_in_its_presets(name):
         assert config.advantage_params == {"beta_pos": 0.9, "beta_neg": 0.4}
 
 
-@pytest.mark.parametrize("name", built_in())
+@pytest.mark.parametrize("name", PRESETS.names())
 def test_every_line_of_a_preset_says_where_it_is_from(name):
-    text = find_built_in(name).read_text(encoding="utf-8")
+    text = PRESETS.find(name).read_text(encoding="utf-8")
     settings = [line for line in text.splitlines() if re.match(r"\w+ = ", line) and not line.startswith("about")]
     assert not [line for line in settings if not re.search(r"# (paper|ASSUMED|not of the paper|of 7,500)", line)]
     known = {each.name for each in fields(recipes.load("trainers", "grpo").Config)}

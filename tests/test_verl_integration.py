@@ -15,7 +15,7 @@ from entropy_lab.integrations.verl_advantages import RegisteredEstimator, Update
 from entropy_lab.integrations.verl_data import data_files
 from entropy_lab.integrations.verl_rollouts import Columns, Outputs
 from entropy_lab.integrations.verl_settings import RecordSettings
-from entropy_lab.presets.preset import built_in
+from entropy_lab.presets.preset import PRESETS
 from entropy_lab.recording.columns import Keep, rollout_frame
 from entropy_lab.studies.command_line import from_command_line
 from entropy_lab.tasks import get as get_task
@@ -141,7 +141,7 @@ def test_without_verl_only_what_needs_it_is_missing():
         import verl  # noqa: F401
     except ImportError:
         with pytest.raises(MissingExtraError, match="verl is not installed"):
-            RECIPE.main(from_command_line(RECIPE.Config, ["--preset", built_in()[0], "--out", "run", "--dry-run"]))
+            RECIPE.main(from_command_line(RECIPE.Config, ["--preset", PRESETS.names()[0], "--out", "run", "--dry-run"]))
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,8 @@ def test_without_verl_only_what_needs_it_is_missing():
 )
 def test_what_does_not_fit_is_refused(words):
     with pytest.raises(EntropyLabError):
-        RECIPE.require_fitting(from_command_line(RECIPE.Config, ["--preset", built_in()[0], "--out", "run", *words]))
+        preset = PRESETS.names()[0]
+        RECIPE.require_fitting(from_command_line(RECIPE.Config, ["--preset", preset, "--out", "run", *words]))
 
 
 def test_data_are_made_where_verl_is_not(tmp_path):

@@ -6,15 +6,15 @@ import sys
 
 from entropy_lab import recipes
 from entropy_lab.cli import Copy
-from entropy_lab.presets.preset import find_built_in as find_preset
-from entropy_lab.studies.plan import find_built_in as find_study
+from entropy_lab.presets.preset import PRESETS
+from entropy_lab.studies.plan import STUDIES
 
 
 def run(command: Copy) -> None:
     """Copy, and say how the copy is used."""
     kind, _, name = command.recipe.partition("/")
-    if kind in (find := {"studies": find_study, "presets": find_preset}):
-        file = recipes.copy_file(find[kind](name), command.target)
+    if kind in (built_in := {"studies": STUDIES, "presets": PRESETS}):
+        file = recipes.copy_file(built_in[kind].find(name), command.target)
     else:
         file = recipes.copy(command.recipe, command.target)
     path = file if file.is_absolute() else f"./{file}"

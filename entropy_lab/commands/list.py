@@ -7,9 +7,9 @@ from rich.table import Table as Listing
 from entropy_lab import advantages, recipes, tasks
 from entropy_lab.cli import List
 from entropy_lab.commands.terminal import console
-from entropy_lab.presets import preset as presets
+from entropy_lab.presets.preset import PRESETS, read_preset
 from entropy_lab.readers import READERS
-from entropy_lab.studies.plan import built_in, read_plan
+from entropy_lab.studies.plan import STUDIES, read_plan
 
 
 def run(_: List) -> None:
@@ -20,8 +20,8 @@ def run(_: List) -> None:
         screen.print(_listing(kind, docs))
     named = (*advantages.names(), *advantages.modulation_names())
     screen.print(_listing("advantages", {name: advantages.modulation(name).formula for name in named}))
-    screen.print(_listing("studies", {name: read_plan(name).about for name in built_in()}))
-    screen.print(_listing("presets", {name: presets.read_preset(name).about for name in presets.built_in()}))
+    screen.print(_listing("studies", {name: read_plan(name).about for name in STUDIES.names()}))
+    screen.print(_listing("presets", {name: read_preset(name).about for name in PRESETS.names()}))
     screen.print(_listing("readers", {name: reader.title for name, reader in READERS.items()}))
     screen.print(_listing("tasks", {name: tasks.about(name) for name in tasks.TASKS}))
 

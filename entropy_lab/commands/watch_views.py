@@ -24,7 +24,7 @@ from entropy_lab.diagnosis.finding import Finding
 from entropy_lab.diagnosis.registry import CHECKS
 from entropy_lab.diagnosis.series import FloatArray, Series
 from entropy_lab.diagnosis.wording import number, reasons, spoken_onset
-from entropy_lab.files import json_value
+from entropy_lab.json_values import json_value
 from entropy_lab.monitoring.monitor import Monitor
 from entropy_lab.trends import condense
 

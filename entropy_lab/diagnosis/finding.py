@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
-from entropy_lab.files import json_value
+from entropy_lab.json_values import json_value
 
 CRITICAL, WARNING, NOTE = "critical", "warning", "note"
 SEVERITIES: Final = (CRITICAL, WARNING, NOTE)

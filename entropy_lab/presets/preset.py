@@ -16,14 +16,14 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final
 
+from entropy_lab.built_in import SUFFIX, BuiltIn
 from entropy_lab.errors import ParameterError, UnknownNameError
 
-SUFFIX: Final = ".toml"
-_HERE: Final = Path(__file__).parent
+PRESETS: Final = BuiltIn("preset", Path(__file__).parent)
+"""Those that ship with the package."""
 _NOT_PRESET: Final = ("out", "resume", "preset")
 """What every start says for itself."""
 _PARAMETERS: Final = "_params"
@@ -91,52 +91,6 @@ def _over(below: object, above: object) -> object:
     return above
 
 
-def built_in() -> tuple[str, ...]:
-    """Names of the presets that ship with the package.
-
-    Returns
-    -------
-    tuple of str
-        Sorted.
-
-    Examples
-    --------
-    >>> built_in()
-    ('qwen2.5-math-1.5b-math', 'qwen3-4b-math')
-    """
-    return tuple(sorted(file.stem for file in _HERE.glob(f"*{SUFFIX}")))
-
-
-def find_built_in(name: str) -> Path:
-    """Find the file of a preset that ships with the package.
-
-    Parameters
-    ----------
-    name
-        One of `built_in`.
-
-    Returns
-    -------
-    Path
-        The file.
-
-    Raises
-    ------
-    UnknownNameError
-        There is no such preset.
-
-    Examples
-    --------
-    >>> find_built_in("qwen3-4b-math").name
-    'qwen3-4b-math.toml'
-    """
-    if name not in built_in():
-        close = get_close_matches(name, built_in(), n=1)
-        hint = f"did you mean {close[0]}?" if close else f"a file of your own ends in {SUFFIX}"
-        raise UnknownNameError("preset", f"there is no {name!r}", f"there are: {', '.join(built_in())}", hint)
-    return _HERE / f"{name}{SUFFIX}"
-
-
 def read_preset(name: str) -> Preset:
     """Read a preset: a built-in one by name, another by its path.
 
@@ -167,9 +121,9 @@ def read_preset(name: str) -> Preset:
     if not name:
         return Preset()
     if not name.endswith(SUFFIX):
-        file = find_built_in(name)
+        file = PRESETS.find(name)
     elif not (file := Path(name)).is_file():
-        hint = f"entropy-lab copy presets/{built_in()[0]} {name}"
+        hint = f"entropy-lab copy presets/{PRESETS.names()[0]} {name}"
         raise UnknownNameError(name, "does not exist", "the path of a preset's file", hint)
     try:
         values = tomllib.loads(file.read_text(encoding="utf-8"))

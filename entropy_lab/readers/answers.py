@@ -8,7 +8,7 @@ from typing import Any
 
 import polars as pl
 
-from entropy_lab.readers.columns import frame_of, kept_name, series
+from entropy_lab.readers.columns import frame_of, series, with_kept
 from entropy_lab.readers.groups import group_numbers, prompt_ids, sample_numbers
 from entropy_lab.readers.sink import Sink
 from entropy_lab.readers.verdicts import as_verdict, explicit_verdict
@@ -71,7 +71,4 @@ def write_answers(sink: Sink, n_updates: int, answers: Sequence[Answer], where: 
     columns["reward"] = pl.Series("reward", [answer.reward for answer in answers], dtype=pl.Float64)
     if verdict := explicit_verdict(raw, sink.options):
         columns["correct"] = as_verdict(raw[verdict]).alias("correct")
-    kept = {kept_name(name, sink.framework): raw[name] for name in raw.columns}
-    filled = {name: column for name, column in {**kept, **columns}.items() if column.dtype != pl.Null}
-    frame = pl.DataFrame([column.alias(name) for name, column in filled.items()])
-    sink.evals(max(n_updates - 1, 0), frame, where)
+    sink.evals(max(n_updates - 1, 0), with_kept(columns, raw, sink.framework), where)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import polars as pl
 
+from entropy_lab.json_values import json_text
 from entropy_lab.schema import EVALS, METRICS, ROLLOUTS
 
 _OURS: Final = frozenset((*ROLLOUTS, *EVALS, *METRICS))
@@ -22,19 +22,6 @@ def kept_name(name: str, framework: str) -> str:
     ('pred', 'verl/reward')
     """
     return f"{framework}/{name}" if name in _OURS else name
-
-
-def text(value: object) -> str | None:
-    """Give a value as text: a text as it is, None as None, anything else as JSON.
-
-    Examples
-    --------
-    >>> text("7"), text(7), text(["7", "seven"]), text(None)
-    ('7', '7', '["7", "seven"]', None)
-    """
-    if value is None or isinstance(value, str):
-        return value
-    return json.dumps(value, ensure_ascii=False, default=str)
 
 
 def message_text(value: object) -> str | None:
@@ -52,8 +39,8 @@ def message_text(value: object) -> str | None:
     if isinstance(value, list) and len(value) == 1 and isinstance(value[0], dict):
         message = {key: part for key, part in value[0].items() if part is not None}
         if message.keys() == {"role", "content"} and message["role"] == "assistant":
-            return text(message["content"])
-    return text(value)
+            return json_text(message["content"])
+    return json_text(value)
 
 
 def series(name: str, values: Sequence[Any]) -> pl.Series:
@@ -88,7 +75,7 @@ def series(name: str, values: Sequence[Any]) -> pl.Series:
     elif kinds == {list} and _numbers(values):
         dtype = pl.List(pl.Float64())
     if dtype is None:
-        return pl.Series(name, [text(value) for value in values], dtype=pl.String())
+        return pl.Series(name, [json_text(value) for value in values], dtype=pl.String())
     return pl.Series(name, values, dtype=dtype, strict=False)
 
 
@@ -114,6 +101,19 @@ def frame_of(rows: Sequence[Mapping[str, Any]], names: Iterable[str] = ()) -> pl
     """
     keys = dict.fromkeys(names) | {key: None for row in rows for key in row}
     return pl.DataFrame([series(key, [row.get(key) for row in rows]) for key in keys])
+
+
+def with_kept(columns: Mapping[str, pl.Series], theirs: pl.DataFrame, framework: str) -> pl.DataFrame:
+    """Join columns of ours to the source's own, which are kept beside them; columns of nothing are left out.
+
+    Examples
+    --------
+    >>> ours = {"reward": pl.Series([1.0]), "truncated": pl.Series([None])}
+    >>> with_kept(ours, pl.DataFrame({"reward": [2.0], "pred": ["7"]}), "verl").to_dicts()
+    [{'verl/reward': 2.0, 'pred': '7', 'reward': 1.0}]
+    """
+    kept = {kept_name(name, framework): theirs[name] for name in theirs.columns}
+    return pl.DataFrame([column.alias(name) for name, column in {**kept, **columns}.items() if column.dtype != pl.Null])
 
 
 def common_dtype(dtypes: Iterable[pl.DataType]) -> pl.DataType:

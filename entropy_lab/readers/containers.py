@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
-from entropy_lab.readers.logs import LogFile, find_logs, one_run
+from entropy_lab.readers.log_kinds import LogFile
+from entropy_lab.readers.logs import find_logs, of_run
 from entropy_lab.readers.reader import Reader, Sighting
-from entropy_lab.readers.scalars import Log, deliver, join
+from entropy_lab.readers.scalars import deliver, join
 from entropy_lab.readers.sink import Sink
 from entropy_lab.readers.tree import Tree
 from entropy_lab.readers.trl_logs import spell
@@ -54,19 +55,13 @@ def _described(log: LogFile) -> str:
     return f"{log.label}: {', '.join(shown)}{', …' if len(log.names) > 3 else ''}"
 
 
-def convert_logs(
-    tree: Tree, logs: Sequence[LogFile], sink: Sink, tables: Callable[[Sequence[Log]], None] | None = None
-) -> None:
+def convert_logs(tree: Tree, logs: Sequence[LogFile], sink: Sink) -> None:
     """Join logs and write their scalars; a name of ours is taken to mean what ours means."""
-    if sink.options.run_name is not None:
-        logs = tuple(log for log in logs if log.run_name in (sink.options.run_name, ""))
-    loaded = [log.load(sink) for log in one_run(logs, tree)]
+    loaded = [log.load(sink) for log in of_run(logs, tree, sink.options.run_name)]
     rows = join(loaded, sink, spell)
     config = next((log.config for log in loaded if log.config), None)
     if config:
         sink.facts["config"] = config
-    if tables is not None:
-        tables(loaded)
     if rows:
         sink.note("the source's step s is our step s: nobody says from where this framework counts")
         names = _ours({name for row in rows.values() for name in row})

@@ -25,6 +25,8 @@ from entropy_lab.writer import require_free
 REVISION: Final = 2
 """Counts up when readers give other results: imports of an older revision are made again."""
 
+_MOST_EVIDENCE: Final = 4
+
 Say = Callable[[str], None]
 
 
@@ -113,10 +115,12 @@ def import_run(path: str | Path, out: str | Path, options: Options | None = None
 
     Parameters
     ----------
-    path, options, say
-        As ``open_any``.
+    path
+        A directory, or one log file.
     out
         The run's directory: new, empty, or an earlier import, which is replaced when it is of other files or options.
+    options, say
+        As ``open_any``.
 
     Returns
     -------
@@ -166,9 +170,9 @@ def _require_known(options: Options) -> None:
             raise UnknownNameError(f"--map {ours}=…", "is no column of ours", "OURS=THEIRS", hint)
 
 
-def _spoken(evidence: Sequence[str], most: int = 4) -> str:
-    more = [f"and {len(evidence) - most:,} more files"] if len(evidence) > most else []
-    return "; ".join([*evidence[:most], *more])
+def _spoken(evidence: Sequence[str]) -> str:
+    left = len(evidence) - _MOST_EVIDENCE
+    return "; ".join([*evidence[:_MOST_EVIDENCE], *([f"and {left:,} more files"] if left > 0 else [])])
 
 
 def fingerprint(tree: Tree, options: Options, reader: Reader) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from entropy_lab.readers.logs import LogFile, find_logs, of_dialect
+from entropy_lab.readers.log_kinds import LogFile
+from entropy_lab.readers.logs import find_logs, of_dialect
 from entropy_lab.readers.scalars import Dialect, Log, Scalars, join
 from entropy_lab.readers.sink import Sink
 from entropy_lab.readers.tree import Tree

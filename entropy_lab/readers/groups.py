@@ -6,11 +6,15 @@ import math
 from collections.abc import Hashable, Iterable, Sequence
 from hashlib import blake2b
 from itertools import groupby
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 IntArray = NDArray[np.int64]
+
+_ROUNDING: Final = 1e-3
+"""Advantages smaller than this count as zero: frameworks print and store them rounded."""
 
 
 def group_numbers(labels: Iterable[Hashable]) -> IntArray:
@@ -123,7 +127,7 @@ def _shortest_run(prompts: Sequence[Hashable]) -> int:
     return shortest if common_size([prompts]) == shortest else 0
 
 
-def centred_size(advantages: Sequence[Sequence[float]], size: int, tolerance: float = 1e-3) -> int:
+def centred_size(advantages: Sequence[Sequence[float]], size: int) -> int:
     """Divide a group size further while smaller blocks of advantages are centred, for runs of one prompt only.
 
     Where every row has the same prompt, prompts say nothing; but group-centred advantages sum to zero over each true
@@ -135,8 +139,6 @@ def centred_size(advantages: Sequence[Sequence[float]], size: int, tolerance: fl
         Of some files, each in the order of its rows.
     size
         Group size that equal prompts suggest; it divides every file's number of rows.
-    tolerance
-        Largest mean of a block that still counts as zero.
 
     Returns
     -------
@@ -156,7 +158,7 @@ def centred_size(advantages: Sequence[Sequence[float]], size: int, tolerance: fl
     for smaller in range(2, size):
         if size % smaller == 0:
             blocks = joined.reshape(-1, smaller)
-            n_signals = int((np.abs(blocks).max(axis=1, initial=0.0) > tolerance).sum())
-            if n_signals >= 8 and np.abs(blocks.mean(axis=1)).max() < tolerance:
+            n_signals = int((np.abs(blocks).max(axis=1, initial=0.0) > _ROUNDING).sum())
+            if n_signals >= 8 and np.abs(blocks.mean(axis=1)).max() < _ROUNDING:
                 return smaller
     return size

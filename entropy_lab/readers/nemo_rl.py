@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from entropy_lab.json_values import json_text
 from entropy_lab.readers.answers import Answer, write_answers
-from entropy_lab.readers.columns import text
 from entropy_lab.readers.dialects import described, read_scalars, spoken_logs
 from entropy_lab.readers.reader import Reader, Sighting
 from entropy_lab.readers.records import Record, line_records, parsed
@@ -176,10 +176,10 @@ def _answer(record: Record) -> Answer:
     reward, content = record.number("rewards"), record.values.get("content")
     theirs = {key: value for key, value in record.values.items() if key not in ("content", "rewards", "idx")}
     if not isinstance(content, list) or not all(isinstance(message, Mapping) for message in content):
-        return Answer(f"row {record.whole('idx')}", reward, {"completion": text(content)}, theirs)
+        return Answer(f"row {record.whole('idx')}", reward, {"completion": json_text(content)}, theirs)
     roles = [message.get("role") for message in content]
     first = roles.index("assistant") if "assistant" in roles else len(roles)
-    prompt = text([{key: message.get(key) for key in ("role", "content")} for message in content[:first]])
+    prompt = json_text([{key: message.get(key) for key in ("role", "content")} for message in content[:first]])
     said = [str(message.get("content")) for message in content if message.get("role") == "assistant"]
     return Answer(prompt or "", reward, {"prompt": prompt, "completion": "\n".join(said)}, theirs)
 

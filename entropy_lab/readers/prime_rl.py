@@ -10,12 +10,13 @@ import json
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from entropy_lab.errors import RunFormatError
 from entropy_lab.readers.answers import Answer, write_answers
 from entropy_lab.readers.dialects import described, read_scalars, spoken_logs
 from entropy_lab.readers.json_lines import read_objects
+from entropy_lab.readers.log_kinds import LogFile
 from entropy_lab.readers.prime_rl_episodes import Trace, find_episodes, read_traces
 from entropy_lab.readers.prime_rl_tokens import ExportedSequence, find_exports, read_export
 from entropy_lab.readers.reader import Reader, Sighting
@@ -156,7 +157,7 @@ def _metrics_files(tree: Tree) -> list[Path]:
     return [file for file in tree.files if file.name == "metrics.jsonl" and DIALECT.spoken(_names(tree, file))]
 
 
-def _other_logs(tree: Tree) -> list[Any]:
+def _other_logs(tree: Tree) -> list[LogFile]:
     own = {tree.label(file) for file in _metrics_files(tree)}
     return [log for log in spoken_logs(tree, DIALECT) if log.label not in own]
 

@@ -10,7 +10,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from entropy_lab.readers.columns import message_text, text
+from entropy_lab.json_values import json_text
+from entropy_lab.readers.columns import message_text
 from entropy_lab.readers.prime_rl_rows import is_row, rollout_of_row
 from entropy_lab.readers.records import BoolArray, FloatArray, IntArray, Record, line_records, parsed
 from entropy_lab.readers.rollouts import Rollout, masked, prompt_of, token_text
@@ -107,24 +108,24 @@ def _trace(record: Record, episode: Mapping[str, Any]) -> Trace:
     messages = [node.message for node in nodes]
     first = next((index for index, node in enumerate(nodes) if node.sampled), len(nodes))
     path = _only_path(nodes)
-    prompt = text(messages[:first]) if any(messages[:first]) else token_text(_prompt_ids(nodes))
+    prompt = json_text(messages[:first]) if any(messages[:first]) else token_text(_prompt_ids(nodes))
     said = [message for node, message in zip(nodes, messages, strict=True) if node.sampled and message]
     ours = {
         "reward": _reward(record),
         "advantage": _number(stamp.get("advantage", trace.get("advantage"))),
         "truncated": _truncated(trace, nodes),
-        "source": _at(episode, "env", "name") or _at(episode, "env", "id") or text(stamp.get("env_name")),
+        "source": _at(episode, "env", "name") or _at(episode, "env", "id") or json_text(stamp.get("env_name")),
         "prompt": _plain(messages[:first]) if any(messages[:first]) else None,
         "completion": message_text(said) if said else None,
-        "answer": text(_at(trace, "task", "data", "answer") or _at(episode, "task", "data", "answer")),
+        "answer": json_text(_at(trace, "task", "data", "answer") or _at(episode, "task", "data", "answer")),
     }
     if ours["advantage"] is None:
         del ours["advantage"]
     theirs = {
         **{f"rewards/{name}": _number(_at(part, "score")) for name, part in (trace.get("rewards") or {}).items()},
         **{f"metrics/{name}": _number(value) for name, value in (trace.get("metrics") or {}).items()},
-        "episode_id": text(episode.get("id")),
-        "stop_condition": text(trace.get("stop_condition")),
+        "episode_id": json_text(episode.get("id")),
+        "stop_condition": json_text(trace.get("stop_condition")),
     }
     label = None if group is None else (str(group), str(agent))
     if path is None:
@@ -228,8 +229,8 @@ def _truncated(trace: Mapping[str, Any], nodes: Sequence[_Node]) -> bool | None:
 def _plain(messages: Sequence[Mapping[str, Any]]) -> str | None:
     """Give the text of a prompt: of one message its content, of several their JSON."""
     if len(messages) == 1 and messages[0].keys() <= {"role", "content"}:
-        return text(messages[0].get("content"))
-    return text(list(messages))
+        return json_text(messages[0].get("content"))
+    return json_text(list(messages))
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

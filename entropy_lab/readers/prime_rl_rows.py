@@ -7,7 +7,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from entropy_lab.readers.columns import message_text, text
+from entropy_lab.json_values import json_text
+from entropy_lab.readers.columns import message_text
 from entropy_lab.readers.records import Record
 from entropy_lab.readers.rollouts import Rollout, masked
 
@@ -35,7 +36,7 @@ def rollout_of_row(record: Record) -> Rollout:
         The reward or the advantage is no number, or a turn's values are not one a token.
     """
     row = record.values
-    environment = text(row.get("env_name") or row.get("task"))
+    environment = json_text(row.get("env_name") or row.get("task"))
     example = row.get("group_id", row.get("example_id"))
     prompt = _plain(row.get("prompt"))
     ours = {
@@ -44,7 +45,7 @@ def rollout_of_row(record: Record) -> Rollout:
         "source": environment,
         "prompt": prompt,
         "completion": message_text(row.get("completion")),
-        "answer": text(row.get("answer")) or None,
+        "answer": json_text(row.get("answer")) or None,
     }
     if row.get("advantage") is not None:
         ours["advantage"] = record.number("advantage")
@@ -83,5 +84,5 @@ def _plain(value: object) -> str | None:
     if isinstance(value, list) and len(value) == 1 and isinstance(value[0], Mapping):
         message = {key: part for key, part in value[0].items() if part is not None}
         if message.keys() <= {"role", "content"}:
-            return text(message.get("content"))
-    return text(value)
+            return json_text(message.get("content"))
+    return json_text(value)

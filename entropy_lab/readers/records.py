@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from entropy_lab.errors import RunFormatError
-from entropy_lab.readers.columns import text
+from entropy_lab.json_values import json_text
 from entropy_lab.readers.json_lines import read_objects
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class Record:
 
     def text(self, name: str) -> str | None:
         """Take a text; anything else as JSON, None when it is absent or null."""
-        return text(self.values.get(name))
+        return json_text(self.values.get(name))
 
     def floats(self, name: str, length: int | None = None) -> FloatArray | None:
         """Take a list of numbers, null as NaN; None when it is absent, null, or null throughout.
@@ -107,18 +107,18 @@ class Record:
         array = self._array(name, np.float64, length)
         return None if array is None or (len(array) and np.isnan(array).all()) else array
 
-    def whole_numbers(self, name: str, length: int | None = None) -> IntArray | None:
+    def whole_numbers(self, name: str) -> IntArray | None:
         """Take a list of whole numbers, as token ids; None when it is absent or null.
 
         Raises
         ------
         RunFormatError
-            As ``floats``.
+            It is something else.
         """
         values = self.values.get(name)
         if isinstance(values, list) and not all(type(value) is int for value in values):
             raise self.fault(f"has other values than whole numbers in {name}")
-        return self._array(name, np.int64, length)
+        return self._array(name, np.int64, None)
 
     def mask(self, name: str, length: int | None = None) -> BoolArray | None:
         """Take a list of 0 and 1, or of Booleans; None when it is absent or null.

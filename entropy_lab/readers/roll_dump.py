@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from entropy_lab.readers.columns import text
+from entropy_lab.json_values import json_text
 from entropy_lab.readers.records import Record, line_records, of_step
 from entropy_lab.readers.rollouts import Rollout, masked
 from entropy_lab.readers.sink import Sink
@@ -102,7 +102,7 @@ def _of_columns(record: Record) -> Rollout:
         "source": record.text("domain"),
     }
     kept = {key: value for key, value in row.items() if key not in _MOVED and value is not None}
-    return Rollout(prompt, None if row.get("id") is None else (text(row["id"]), prompt), {}, ours, kept)
+    return Rollout(prompt, None if row.get("id") is None else (json_text(row["id"]), prompt), {}, ours, kept)
 
 
 def row_records(tree: Tree, files: Sequence[Path], step: int, sink: Sink) -> Iterator[Record]:

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from entropy_lab.readers.columns import frame_of, kept_name, series
+from entropy_lab.readers.columns import frame_of, series, with_kept
 from entropy_lab.readers.groups import group_numbers, ordered_groups, prompt_ids, sample_numbers
 from entropy_lab.readers.sink import Sink
 from entropy_lab.readers.verdicts import as_verdict, explicit_verdict
@@ -241,6 +241,4 @@ def _judged(columns: dict[str, pl.Series], raw: pl.DataFrame, sink: Sink) -> pl.
         del columns["reward"]
     if "reward" not in columns and "correct" not in columns:
         columns["correct"] = pl.Series("correct", [None] * height, dtype=pl.Boolean)
-    kept = {kept_name(name, sink.framework): raw[name] for name in raw.columns}
-    filled = {name: column for name, column in {**kept, **columns}.items() if column.dtype != pl.Null}
-    return pl.DataFrame([column.alias(name) for name, column in filled.items()])
+    return with_kept(columns, raw, sink.framework)

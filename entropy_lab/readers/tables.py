@@ -14,7 +14,8 @@ from entropy_lab.readers.columns import frame_of, kept_name, message_text
 from entropy_lab.readers.containers import HOW, convert_logs
 from entropy_lab.readers.groups import group_numbers, prompt_ids, sample_numbers
 from entropy_lab.readers.json_lines import read_objects
-from entropy_lab.readers.logs import LogFile, find_logs
+from entropy_lab.readers.log_kinds import LogFile
+from entropy_lab.readers.logs import find_logs
 from entropy_lab.readers.reader import Options, Reader, Sighting
 from entropy_lab.readers.sink import Sink
 from entropy_lab.readers.table_logs import STEPS, log_of_table, step_column
@@ -33,20 +34,14 @@ def columns_of(tree: Tree, file: Path) -> tuple[str, ...]:
     """Read a table's column names from its first line or footer; empty when it is no table."""
     if file.suffix in SEPARATORS:
         return tuple(header(tree, file))
-    if file.suffix == ".jsonl":  # the first line may be settings
-        return _names(tree, file)
-    if file.suffix == ".json":
-        return _names(tree, file)
+    if file.suffix in (".jsonl", ".json"):  # more than the first row: it may be settings
+        return tuple(dict.fromkeys(name for row in peek(tree, file) for name in unwrapped(row)))
     if file.suffix == ".parquet":
         try:
             return tuple(pl.read_parquet_schema(file))
         except UNREADABLE:
             return ("unreadable",) if file == tree.path else ()
     return ()
-
-
-def _names(tree: Tree, file: Path) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(name for row in peek(tree, file) for name in unwrapped(row)))
 
 
 def recognise(tree: Tree) -> Sighting | None:

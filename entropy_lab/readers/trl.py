@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any, Final
 
-from entropy_lab.readers.logs import one_run
+from entropy_lab.readers.dialects import described
+from entropy_lab.readers.logs import of_run
 from entropy_lab.readers.reader import Reader, Sighting
 from entropy_lab.readers.scalars import Scalars, deliver, join
 from entropy_lab.readers.sink import Sink
@@ -30,17 +31,14 @@ def recognise(tree: Tree) -> Sighting | None:
     evidence += [f"{tree.label(file)}: completions of ms-swift, one line a generation" for file in swift]
     evidence += [f"{tree.label(tables[0].parent)}: {len(tables):,} tables of completions"] if tables else []
     evidence += [f"{tree.label(file)}: token-level rows of a hook" for file in tokens]
-    evidence += [f"{log.label}: {log.kind} with {', '.join(DIALECT.spoken(log.names)[:3])}" for log in logs]
+    evidence += described(logs, DIALECT)
     kinds = dict.fromkeys([*(["completions"] if folders or swift or tables else []), *(log.kind for log in logs)])
     return Sighting(", ".join(kinds) or "token-level rows", tuple(evidence)) if evidence else None
 
 
 def convert(tree: Tree, sink: Sink) -> None:
     """Join completions and logs into one run."""
-    found = find_trainer_logs(tree)
-    if sink.options.run_name is not None:
-        found = tuple(log for log in found if log.run_name in (sink.options.run_name, ""))
-    loaded = [log.load(sink) for log in one_run(found, tree)]
+    loaded = [log.load(sink) for log in of_run(find_trainer_logs(tree), tree, sink.options.run_name)]
     settings = settings_of(loaded)
     _facts(settings, sink)
     rows = join(loaded, sink, spell)

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Final
@@ -16,7 +17,7 @@ import polars as pl
 from entropy_lab.errors import RunFormatError
 from entropy_lab.readers.columns import frame_of, kept_name, message_text
 from entropy_lab.readers.groups import centred_size, common_size, group_numbers, prompt_ids, sample_numbers
-from entropy_lab.readers.logs import json_table
+from entropy_lab.readers.log_kinds import json_table
 from entropy_lab.readers.scalars import Log, Scalars, TableRef, as_step
 from entropy_lab.readers.sink import Sink
 from entropy_lab.readers.swift_completions import find_generations, generations
@@ -107,7 +108,7 @@ def _of_tables(tree: Tree, logs: Sequence[Log]) -> Iterator[Block]:
         if log.kind == found[0][0].kind:
             yield _of_table(table, log.label, seen)
     for number, file in enumerate(() if found else find_tables(tree), start=1):
-        table = TableRef(number, "completions", lambda file=file: json_table(file))  # type: ignore[misc]
+        table = TableRef(number, "completions", partial(json_table, file))
         yield _of_table(table, tree.label(file), seen)
 
 

@@ -13,7 +13,8 @@ from entropy_lab.errors import RunFormatError
 from entropy_lab.readers import open_instruct
 from entropy_lab.readers.console import printed_dicts
 from entropy_lab.readers.console_styles import Printed
-from entropy_lab.readers.logs import LogFile, find_logs, is_text
+from entropy_lab.readers.log_kinds import LogFile, is_text
+from entropy_lab.readers.logs import find_logs
 from entropy_lab.readers.scalars import Dialect, Log, as_step
 from entropy_lab.readers.sink import Sink
 from entropy_lab.readers.tree import Tree, cannot_read

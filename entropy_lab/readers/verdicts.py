@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -29,7 +28,7 @@ def is_verdict(values: pl.Series) -> bool:
     return set(np.unique(numbers(values.drop_nulls())).tolist()) <= {0.0, 1.0}
 
 
-def explicit_verdict(frame: pl.DataFrame, options: Options, names: Sequence[str] = VERDICTS) -> str | None:
+def explicit_verdict(frame: pl.DataFrame, options: Options) -> str | None:
     """Name the column that holds a verdict; a threshold of the user's makes any other verdict void.
 
     Parameters
@@ -37,9 +36,7 @@ def explicit_verdict(frame: pl.DataFrame, options: Options, names: Sequence[str]
     frame
         The source's columns.
     options
-        ``columns["correct"]`` is taken on the user's word.
-    names
-        Columns that are tried else, the first that holds 0 and 1 only.
+        ``columns["correct"]`` is taken on the user's word; else it is the first of `VERDICTS` that holds 0 and 1 only.
 
     Raises
     ------
@@ -61,7 +58,7 @@ def explicit_verdict(frame: pl.DataFrame, options: Options, names: Sequence[str]
         return named
     if options.correct_above is not None:
         return None
-    return next((name for name in names if name in frame.columns and is_verdict(frame[name])), None)
+    return next((name for name in VERDICTS if name in frame.columns and is_verdict(frame[name])), None)
 
 
 def as_verdict(values: pl.Series) -> pl.Series:

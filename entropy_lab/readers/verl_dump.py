@@ -13,7 +13,8 @@ import numpy as np
 import polars as pl
 
 from entropy_lab.errors import RunFormatError
-from entropy_lab.readers.columns import frame_of, kept_name, text
+from entropy_lab.json_values import json_text
+from entropy_lab.readers.columns import frame_of, kept_name
 from entropy_lab.readers.groups import group_numbers, prompt_ids, sample_numbers
 from entropy_lab.readers.json_lines import read_objects
 from entropy_lab.readers.scalars import as_number
@@ -41,7 +42,7 @@ def convert_dumps(tree: Tree, dumps: Sequence[Dump], tensors: Sequence[Tensors],
     """
     drawn = continued([dump for dump in dumps if not dump.validation], tree, sink)
     training = sorted(drawn, key=lambda dump: "uid" not in dump.keys)
-    rest = [_steps_of(tree, dump, sink) for dump in training[1:]]
+    rest = [_steps_of(tree, dump) for dump in training[1:]]
     done: set[int] = set()
     for step, rows, where in _steps(tree, training[0], sink) if training else ():
         others = [by_step.pop(step) for by_step in rest if step in by_step]
@@ -107,7 +108,7 @@ def _steps(tree: Tree, dump: Dump, sink: Sink) -> Iterator[tuple[int, list[Row],
                 yield step, rows, label
 
 
-def _steps_of(tree: Tree, dump: Dump, sink: Sink) -> dict[int, Path]:
+def _steps_of(tree: Tree, dump: Dump) -> dict[int, Path]:
     """Name the file of each step, of a dump that is joined to another."""
     for file in dump.files:
         if file not in dump.steps.values():
@@ -196,7 +197,7 @@ def _write(step: int, rows: list[Row], where: str, tensors: Sequence[Tensors], s
     raw = frame_of(rows)
     sink.meet(raw.columns)
     theirs = sink.options.theirs
-    prompts = [text(row["input"]) or "" for row in rows]
+    prompts = [json_text(row["input"]) or "" for row in rows]
     labels, samples = _grouped(rows, prompts, where, sink)
     groups = group_numbers(labels)
     columns: dict[str, Any] = {
@@ -205,23 +206,23 @@ def _write(step: int, rows: list[Row], where: str, tensors: Sequence[Tensors], s
         "sample": sample_numbers(groups) if samples is None else samples,
         "reward": raw[theirs("reward") if theirs("reward") in raw.columns else "score"],
         "prompt": prompts,
-        "completion": [text(row["output"]) for row in rows],
+        "completion": [json_text(row["output"]) for row in rows],
     }
     verdict = explicit_verdict(raw, sink.options)
     if verdict:
         columns["correct"] = as_verdict(raw[verdict])
         sink.note(f"`correct` is the column {verdict}")
     if "gts" in raw.columns:
-        columns["answer"] = [text(row.get("gts")) for row in rows]
+        columns["answer"] = [json_text(row.get("gts")) for row in rows]
     if "data_source" in raw.columns:
         columns["source"] = raw["data_source"]
-    frame = pl.DataFrame(columns).with_columns(_extras(raw, sink))
+    frame = pl.DataFrame(columns).with_columns(_extras(raw))
     for source in tensors:
         frame = join_tensors(source, step, frame, sink)
     sink.rollouts(step, frame, where)
 
 
-def _extras(raw: pl.DataFrame, sink: Sink) -> list[pl.Series]:
+def _extras(raw: pl.DataFrame) -> list[pl.Series]:
     return [raw[name].alias(kept_name(name, "verl")) for name in raw.columns if name not in _MOVED]
 
 
@@ -250,7 +251,7 @@ def _grouped(rows: list[Row], prompts: list[str], where: str, sink: Sink) -> tup
         return labels, samples
     if any("uid" in row for row in rows):
         sink.note(f"{where}: uids are not of verl's form (prompt_session_output): equal prompts make a group")
-    labels = [(prompt, text(row.get("gts"))) for prompt, row in zip(prompts, rows, strict=True)]
+    labels = [(prompt, json_text(row.get("gts"))) for prompt, row in zip(prompts, rows, strict=True)]
     wanted = sink.facts.get("group_size")
     if isinstance(wanted, int) and any(size > wanted for size in Counter(labels).values()):
         sink.note(f"{where}: a prompt drawn twice in one step makes one group: this layout writes no group id")
@@ -261,17 +262,18 @@ def _write_validation(tree: Tree, dump: Dump, benchmark: str, sink: Sink) -> Non
     sink.note(f"{dump.folder}: its rows are taken for validation answers, because {dump.validation}")
     for step, rows, where in _steps(tree, dump, sink):
         raw = frame_of(rows)
-        prompts = [text(row["input"]) or "" for row in rows]
-        problems = prompt_ids(f"{prompt}\0{text(row.get('gts'))}" for prompt, row in zip(prompts, rows, strict=True))
+        prompts = [json_text(row["input"]) or "" for row in rows]
+        answers = [json_text(row.get("gts")) for row in rows]
+        problems = prompt_ids(f"{prompt}\0{answer}" for prompt, answer in zip(prompts, answers, strict=True))
         early = step < sink.step_offset
         name = f"{benchmark} before training" if early and sink.step_offset in dump.steps else benchmark
         columns: dict[str, Any] = {
             "benchmark": raw["data_source"].cast(pl.String) if "data_source" in raw.columns else [name] * len(rows),
             "problem_id": problems,
             "sample": sample_numbers(group_numbers(problems)),
-            "completion": [text(row["output"]) for row in rows],
+            "completion": [json_text(row["output"]) for row in rows],
             "prompt": prompts,
-            "answer": [text(row.get("gts")) for row in rows],
+            "answer": answers,
             "reward": raw["score"],
         }
         if verdict := explicit_verdict(raw, sink.options):

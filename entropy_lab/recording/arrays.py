@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from entropy_lab.errors import ParameterError
+from entropy_lab.json_values import json_text
 
 
 def array(name: str, value: Any) -> NDArray[Any]:  # noqa: ANN401 - tensors, arrays, lists
@@ -221,7 +221,7 @@ def texts(name: str, value: Any, n_rollouts: int) -> pl.Series:  # noqa: ANN401
     if isinstance(value, str | bytes) or not hasattr(value, "__len__"):
         raise ParameterError(name, f"is one {type(value).__name__}", "a list, one text a rollout")
     require_one_each(name, len(value), n_rollouts)
-    return pl.Series(name, [_text(each) for each in value], dtype=pl.String)
+    return pl.Series(name, [json_text(each) for each in value], dtype=pl.String)
 
 
 def require_one_each(name: str, found: int, n_rollouts: int) -> None:
@@ -236,12 +236,6 @@ def require_one_each(name: str, found: int, n_rollouts: int) -> None:
     if found != n_rollouts:
         wrong = f"has {found} entries for {n_rollouts} rollouts"
         raise ParameterError(name, wrong, "one a rollout, the same order everywhere")
-
-
-def _text(value: Any) -> str | None:  # noqa: ANN401
-    if value is None or isinstance(value, str):
-        return value
-    return json.dumps(value, ensure_ascii=False, default=str)
 
 
 def _series(name: str, value: Any, n_rollouts: int) -> pl.Series:  # noqa: ANN401

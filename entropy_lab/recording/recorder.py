@@ -14,7 +14,7 @@ import polars as pl
 
 from entropy_lab.amending import amend_info
 from entropy_lab.errors import EntropyLabError, ParameterError
-from entropy_lab.files import json_value
+from entropy_lab.json_values import json_value
 from entropy_lab.recording.columns import Keep, Rollouts, after_frame, rollout_frame
 from entropy_lab.recording.groups import require_one_prompt
 from entropy_lab.recording.numbers import step_numbers

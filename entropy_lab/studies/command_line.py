@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final
 import tyro
 from tyro.conf import arg
 
-from entropy_lab.presets.preset import Preset, built_in
+from entropy_lab.presets.preset import PRESETS, Preset
 from entropy_lab.studies.settings import checked, preset_for
 
 _OPTION: Final = "--preset"
@@ -99,7 +99,8 @@ def _default(of: Field[Any]) -> Any:  # noqa: ANN401 - of the field's type
 def _with_preset_option(config_class: type[Any]) -> type[Any]:
     """Give the class an option ``--preset``, first in its help."""
     frozen = config_class.__dataclass_params__.frozen
-    about = f"Settings to begin from: {', '.join(built_in())}, or a file (./mine.toml). Other options go before them."
+    known = ", ".join(PRESETS.names())
+    about = f"Settings to begin from: {known}, or a file (./mine.toml). Other options go before them."
     option = (_OPTION.strip("-"), Annotated[str, arg(help=about, metavar="PRESET")], "")
     base = make_dataclass("_Preset", [option], kw_only=True, frozen=frozen)
     return make_dataclass(config_class.__name__, [], bases=(config_class, base), kw_only=True, frozen=frozen)

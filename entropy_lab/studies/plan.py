@@ -31,10 +31,11 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final
 
+from entropy_lab.built_in import SUFFIX, BuiltIn
 from entropy_lab.errors import ParameterError, UnknownNameError
 
-SUFFIX: Final = ".toml"
-_HERE: Final = Path(__file__).parent
+STUDIES: Final = BuiltIn("study", Path(__file__).parent)
+"""Those that ship with the package."""
 _SEEDS_OF: Final = ("seed", "data_seed", "warm_start_seed")
 """Settings of the trainer that the study's seed fills."""
 _TOP: Final = {
@@ -138,22 +139,6 @@ class Plan:
                 yield PlannedRun(f"{setting}-{method}-seed{seed}", setting, method, seed, values)
 
 
-def built_in() -> tuple[str, ...]:
-    """Names of the studies that ship with the package.
-
-    Returns
-    -------
-    tuple of str
-        Sorted.
-
-    Examples
-    --------
-    >>> "tiny" in built_in()
-    True
-    """
-    return tuple(sorted(file.stem for file in _HERE.glob(f"*{SUFFIX}")))
-
-
 def find_plan(name: str) -> Path:
     """Find a study's file: a built-in one by name, another by its path.
 
@@ -178,39 +163,10 @@ def find_plan(name: str) -> Path:
     'tiny.toml'
     """
     if not name.endswith(SUFFIX):
-        return find_built_in(name)
+        return STUDIES.find(name)
     if not Path(name).is_file():
         raise UnknownNameError(name, "does not exist", "the path of a study's file", "entropy-lab copy studies/tiny .")
     return Path(name)
-
-
-def find_built_in(name: str) -> Path:
-    """Find the file of a study that ships with the package.
-
-    Parameters
-    ----------
-    name
-        One of `built_in`.
-
-    Returns
-    -------
-    Path
-        The file.
-
-    Raises
-    ------
-    UnknownNameError
-        There is no such study.
-
-    Examples
-    --------
-    >>> find_built_in("tiny").exists()
-    True
-    """
-    if name not in built_in():
-        known = f"there are: {', '.join(built_in())}"
-        raise UnknownNameError("study", f"there is no {name!r}", known, f"a file of your own ends in {SUFFIX}")
-    return _HERE / f"{name}{SUFFIX}"
 
 
 def read_plan(name: str) -> Plan:

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Protocol
 
-from entropy_lab.files import json_value
+from entropy_lab.json_values import json_value
 from entropy_lab.run import Run, RunWarning
 
 _NOT_A_VALUE: Final = "step"
