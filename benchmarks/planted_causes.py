@@ -68,7 +68,7 @@ _ESTIMATORS: tuple[tuple[str, dict[str, float]], ...] = (
 )
 
 
-def _from_some_step(world: World, rng: np.random.Generator, **changes: Any) -> World:  # noqa: ANN401 - settings
+def _from_some_step(world: World, rng: np.random.Generator, **changes: Any) -> World:
     """Let changes hold from the start in half of the runs, and from some step of the first half in the others."""
     if rng.random() < 0.5:
         return replace(world, **changes)

@@ -103,10 +103,10 @@ class _Clock(TrainerCallback):
     def __init__(self) -> None:
         self.ends: list[float] = []
 
-    def on_train_begin(self, *_: Any, **__: Any) -> None:  # noqa: ANN401
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
         self.ends.append(time.perf_counter())
 
-    def on_step_end(self, *_: Any, **__: Any) -> None:  # noqa: ANN401
+    def on_step_end(self, *_: Any, **__: Any) -> None:
         self.ends.append(time.perf_counter())
 
 

@@ -17,7 +17,7 @@ from entropy_lab.step_files import StepFile
 from entropy_lab.validation import polars_dtype, row_breaches
 
 
-def amend_info(path: Path, **facts: Any) -> None:  # noqa: ANN401 - JSON
+def amend_info(path: Path, **facts: Any) -> None:
     """Add facts to the ``run.json`` of a run, or replace those of their names; the others stay.
 
     Parameters

@@ -27,7 +27,7 @@ class Results:
     missing: Mapping[str, tuple[str, ...]]
 
 
-def analyze(run: Run | str | Path, name: str, **parameters: Any) -> Table:  # noqa: ANN401 - the recipe's own types
+def analyze(run: Run | str | Path, name: str, **parameters: Any) -> Table:
     """Run one analysis.
 
     Parameters

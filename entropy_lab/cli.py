@@ -9,16 +9,17 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal, get_args
 
 import tyro
 from tyro.conf import FlagCreatePairsOff, Positional, arg, subcommand
 
-from entropy_lab.errors import EntropyLabError
+from entropy_lab import __version__
+from entropy_lab.errors import EntropyLabError, UnknownNameError
 
 RunPath = Annotated[Path, arg(metavar="RUN", help_behavior_hint="")]
 Out = Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")]
@@ -270,6 +271,8 @@ Command = (
     | Annotated[Doctor, subcommand("doctor")]
     | Annotated[Demo, subcommand("demo")]
 )
+NAMES: Final = tuple(get_args(each)[0].__name__.lower().rstrip("_") for each in get_args(Command))
+"""The commands, in the order of the help."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -277,7 +280,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     Exit codes: 0, or 2 for input that cannot be used, with one line on stderr that says what, where, what is allowed
     and what to do; 1 when ``diagnose`` or ``watch`` finds what ``--fail-on`` names, or ``doctor`` what does not work;
-    130 when interrupted.
+    130 when interrupted; 141 when the reader of a pipe has left.
 
     Parameters
     ----------
@@ -290,8 +293,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("always", UserWarning)
-            warnings.showwarning = _warn  # type: ignore[assignment]
+            warnings.showwarning = _warner()
             _dispatch(words)
+            sys.stdout.flush()
     except EntropyLabError as error:
         sys.stderr.write(f"entropy-lab: {error}\n")
         sys.exit(2)
@@ -303,6 +307,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _dispatch(words: list[str]) -> None:
+    if words == ["--version"]:
+        sys.stdout.write(f"entropy-lab {__version__}\n")
+        return
+    _require_command(words)
     if words[:1] == ["train"] and len(words) > 1 and not words[1].startswith("-"):
         # A trainer's settings are its own: its file knows them, not this one.
         import_module("entropy_lab.commands.train").run(words[1], words[2:])
@@ -317,8 +325,26 @@ def _dispatch(words: list[str]) -> None:
     import_module(f"entropy_lab.commands.{type(command).__name__.lower()}").run(command)
 
 
-def _warn(message: Warning | str, *_: object) -> None:
-    sys.stderr.write(f"warning: {message}\n")
+def _require_command(words: list[str]) -> None:
+    if not words or words[0].startswith("-") or words[0] in NAMES:
+        return
+    from difflib import get_close_matches
+
+    close = get_close_matches(words[0], NAMES, n=1)
+    hint = f"did you mean {close[0]}?" if close else "entropy-lab --help"
+    raise UnknownNameError(words[0], "is no command", f"one of {', '.join(NAMES)}", hint)
+
+
+def _warner() -> Callable[..., None]:
+    """Make what prints warnings, each once: a file may be read several times."""
+    told: set[str] = set()
+
+    def warn(message: Warning | str, *_: object) -> None:
+        if str(message) not in told:
+            told.add(str(message))
+            sys.stderr.write(f"warning: {message}\n")
+
+    return warn
 
 
 if __name__ == "__main__":

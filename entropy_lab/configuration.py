@@ -37,7 +37,7 @@ def saved(config: Any) -> dict[str, Any]:  # noqa: ANN401 - a trainer's own data
     return {name: value for name, value in asdict(config).items() if name not in NOT_SAVED}
 
 
-def difference(made: Mapping[str, Any], config: Any) -> tuple[str, Any, Any] | None:  # noqa: ANN401
+def difference(made: Mapping[str, Any], config: Any) -> tuple[str, Any, Any] | None:  # noqa: ANN401 - as in `saved`
     """Find a setting that a run was made with and that a configuration changes.
 
     A field that the run's configuration lacks has its default there: the run was made before the trainer had it.
@@ -74,7 +74,7 @@ def difference(made: Mapping[str, Any], config: Any) -> tuple[str, Any, Any] | N
     return None
 
 
-def _with_defaults(made: Mapping[str, Any], config: Any) -> dict[str, Any]:  # noqa: ANN401
+def _with_defaults(made: Mapping[str, Any], config: Any) -> dict[str, Any]:  # noqa: ANN401 - as in `saved`
     whole = dict(made)
     for each in fields(config):
         value = getattr(config, each.name)
@@ -124,7 +124,7 @@ def find_setting(config: Any, names: Sequence[str]) -> Any:  # noqa: ANN401 - JS
     return next((value for name in names for key, value in flat if key == name), None)
 
 
-def _flat(config: Any) -> Iterator[tuple[str, Any]]:  # noqa: ANN401
+def _flat(config: object) -> Iterator[tuple[str, Any]]:
     for key, value in config.items() if isinstance(config, Mapping) else ():
         if isinstance(value, Mapping):
             yield from _flat(value)

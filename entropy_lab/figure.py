@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -125,7 +125,9 @@ def tables_of(run: Run, tables: Mapping[str, Table] | None = None) -> RunTables:
     )
 
 
-def draw_all(runs: Sequence[RunTables], names: Iterable[str], folder: Path) -> tuple[list[Path], dict[str, Table]]:
+def draw_all(
+    runs: Sequence[RunTables], names: Iterable[str], folder: Path, *, showing: Collection[str] | None = None
+) -> tuple[list[Path], dict[str, Table]]:
     """Draw and save figures.
 
     Parameters
@@ -136,6 +138,8 @@ def draw_all(runs: Sequence[RunTables], names: Iterable[str], folder: Path) -> t
         Figures; default those that apply: a figure that compares methods needs two, one with ``ALONE`` only one.
     folder
         Where the pictures go, each as PNG and PDF; a figure that has ``to_markdown`` is written as Markdown, too.
+    showing
+        Analyses; a figure that has no panel of any of them is not drawn. By default none is left out for that.
 
     Returns
     -------
@@ -158,6 +162,8 @@ def draw_all(runs: Sequence[RunTables], names: Iterable[str], folder: Path) -> t
         module = recipes.load("figures", name)
         unfit = "COMPARES" if n_methods < 2 else "ALONE"
         if getattr(module, unfit, False) and name not in names:
+            continue
+        if showing is not None and not any(panel.analysis in showing for panel in module.PANELS):
             continue
         table = _collected(module, name, runs)
         if len(table):

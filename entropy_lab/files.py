@@ -107,7 +107,7 @@ def alone(folder: Path) -> Iterator[None]:
     Traceback (most recent call last):
     entropy_lab.errors.OutputError: ...: is being made by another process; one at a time
     """
-    from filelock import FileLock, Timeout  # comes with torch: reading and analysing do without
+    from filelock import FileLock, Timeout  # of the extra `train`: reading and analysing do without
 
     lock = FileLock(folder / ".lock", blocking=False)
     try:

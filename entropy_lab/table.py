@@ -51,7 +51,7 @@ class Table:
     units: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, name: str, columns: Mapping[str, Any], **metadata: Any) -> Table:  # noqa: ANN401 - JSON values
+    def of(cls, name: str, columns: Mapping[str, Any], **metadata: Any) -> Table:
         """Make a built-in analysis' table, with the types and units of ``schema.ANALYSES``; NaN becomes null.
 
         Parameters
@@ -82,10 +82,6 @@ class Table:
 
     def __len__(self) -> int:
         return self.frame.height
-
-    def to_polars(self) -> pl.DataFrame:
-        """Return the rows as a polars frame."""
-        return self.frame
 
     def to_pandas(self) -> pd.DataFrame:
         """Return the rows as a pandas frame; metadata and units stand in ``.attrs``.

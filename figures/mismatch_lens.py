@@ -71,7 +71,7 @@ PANELS: tuple[Panel, ...] = (
 )
 
 _THOUSANDTHS = ("a", "d")
-_LEAST_HEIGHT = {"a": 2e-4, "b": 0.05, "d": 2e-4}
+_LEAST_HEIGHT = {"a": 2e-4, "b": 0.05, "c": 5e-3, "d": 2e-4}
 """Heights of axes, so that rounding looks like the nothing that it is."""
 
 
@@ -92,16 +92,18 @@ def draw(table: Table) -> Figure:
         figure, cells = page.sheet(table, columns=2, height=1.8)
         for cell in cells:
             drawing.draw_panel(cell)
-            _widen(cell.axes, _LEAST_HEIGHT.get(cell.panel["key"], 0.0), 1.0 if cell.panel["key"] == "b" else math.inf)
-            if cell.panel["key"] in _THOUSANDTHS:
+            key = cell.panel["key"]
+            least, most = 0.0 if key == "c" else -math.inf, 1.0 if key == "b" else math.inf
+            _widen(cell.axes, _LEAST_HEIGHT.get(key, 0.0), least, most)
+            if key in _THOUSANDTHS:
                 cell.axes.yaxis.set_major_formatter(
                     FuncFormatter(lambda nats, _: f"{1000 * nats:.6g}".replace("-", "−"))
                 )
     return figure
 
 
-def _widen(axes: Axes, height: float, most: float) -> None:
+def _widen(axes: Axes, height: float, least: float, most: float) -> None:
     low, high = axes.get_ylim()
     if high - low < height:
-        top = min((low + high + height) / 2, most)
+        top = min(max((low + high + height) / 2, least + height), most)
         axes.set_ylim(top - height, top)

@@ -16,6 +16,16 @@ def lines(path, rows, end="\n"):
     return path
 
 
+def change(file, edit):
+    """Edit every row of a file of JSON lines."""
+    lines(file, [edit(json.loads(line)) for line in file.read_text().splitlines()])
+
+
+def notes(run):
+    """What the import of a run noted."""
+    return " ".join(run.info["imported"]["notes"])
+
+
 def answers(step, n_prompts=3, group=4):
     """The rollouts of a step: prompt, answer, completion and verdict, group by group."""
     for p in range(n_prompts):

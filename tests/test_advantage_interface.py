@@ -12,17 +12,7 @@ from entropy_lab.advantages import get, names
 from entropy_lab.advantages.parameters import ranges
 from entropy_lab.advantages.registry import ESTIMATORS
 from entropy_lab.errors import ParameterError, UnknownNameError
-
-GROUP = 8
-
-
-def group(correct: int, size: int = GROUP) -> np.ndarray:
-    return np.array([[1.0] * correct + [0.0] * (size - correct)])
-
-
-def all_groups(size: int = GROUP) -> np.ndarray:
-    return np.vstack([group(correct, size) for correct in range(size + 1)])
-
+from tests.solved_groups import all_groups, group
 
 # --- what goes in and what comes out
 

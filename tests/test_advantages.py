@@ -12,23 +12,15 @@ from scipy.stats import zscore
 
 from entropy_lab.advantages import Estimator, get, names
 from entropy_lab.errors import ParameterError
+from tests.solved_groups import GROUP, all_groups, group
 
 EXACT = {"rtol": 1e-12, "atol": 1e-12}
-GROUP = 8
-
-
-def group(correct: int, size: int = GROUP) -> np.ndarray:
-    return np.array([[1.0] * correct + [0.0] * (size - correct)])
 
 
 def outcomes(estimator: Estimator, correct: int, size: int = GROUP) -> tuple[float, float]:
     """Advantage of a correct and of a wrong rollout; NaN where there is none."""
     advantage = estimator(group(correct, size))[0]
     return (advantage[0] if correct else math.nan, advantage[-1] if correct < size else math.nan)
-
-
-def all_groups(size: int = GROUP) -> np.ndarray:
-    return np.vstack([group(correct, size) for correct in range(size + 1)])
 
 
 # --- the beta family and its special points

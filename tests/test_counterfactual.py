@@ -18,17 +18,9 @@ from entropy_lab.plots.collect import collect
 from entropy_lab.run import open_run
 from entropy_lab.schema import ANALYSES
 from tests.made_up_study import axes_of, texts
+from tests.softmax_policies import entropy, softmax
 
 P, K, G, N_STEPS = 24, 8, 8, 16
-
-
-def softmax(z):
-    p = np.exp(z - z.max(axis=-1, keepdims=True))
-    return p / p.sum(axis=-1, keepdims=True)
-
-
-def entropy(p):
-    return -(p * np.log(p)).sum(axis=-1)
 
 
 def bandits(seed=0):

@@ -17,6 +17,7 @@ from entropy_lab.entropy_change import (
     vanilla_gradient_rate,
 )
 from entropy_lab.errors import ParameterError
+from tests.softmax_policies import entropy, softmax
 
 logits = st.lists(st.floats(-3, 3), min_size=2, max_size=6).map(np.array)
 RATES = {
@@ -24,15 +25,6 @@ RATES = {
     vanilla_gradient_rate: lambda p, a: p * (a - p @ a),
 }
 PAIR = np.array([0.8, 0.2]), np.array([0.2, -0.8])
-
-
-def softmax(z):
-    p = np.exp(z - z.max())
-    return p / p.sum()
-
-
-def entropy(p):
-    return float(-(p @ np.log(p)))
 
 
 @st.composite

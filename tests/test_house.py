@@ -20,11 +20,11 @@ HEAVY = ("torch", "transformers", "vllm", "matplotlib", "seaborn")
 # A module may import modules of a lower floor, and of its own; what is not named stands on the floor of its folder.
 FLOORS = {
     **dict.fromkeys(("errors",), 0),
-    **dict.fromkeys(("schema", "files", "json_values", "built_in", "configuration", "loading"), 1),
+    **dict.fromkeys(("schema", "files", "json_values", "prompt_names", "built_in", "configuration", "loading"), 1),
     **dict.fromkeys(("advantages", "tasks"), 1),
     **dict.fromkeys(("bootstrap", "covariance", "means", "solve_rates", "pass_at_k", "validation"), 2),
     **dict.fromkeys(("entropy_change", "scale_fit", "step_change", "entropy_definitions", "entropy_inference"), 2),
-    **dict.fromkeys(("trends", "change_points"), 2),
+    **dict.fromkeys(("trends", "levels", "change_points"), 2),
     **dict.fromkeys(("entropy_pressure", "prompt_sums", "policy_distance", "group_bias"), 2),
     **dict.fromkeys(("step_files", "run", "writer", "amending", "table", "consistency"), 3),
     **dict.fromkeys(("batches", "fold", "study", "rl", "readers", "recording", "integrations"), 4),

@@ -25,13 +25,9 @@ from entropy_lab.policy_distance import (
 from entropy_lab.run import open_run
 from entropy_lab.schema import ANALYSES
 from entropy_lab.token_columns import flat_tokens
+from tests.softmax_policies import softmax
 
 policies = st.lists(st.floats(-2, 2), min_size=2, max_size=5).map(np.array)
-
-
-def softmax(z):
-    p = np.exp(z - z.max(axis=-1, keepdims=True))
-    return p / p.sum(axis=-1, keepdims=True)
 
 
 def measured(difference, weight):

@@ -35,6 +35,7 @@ from entropy_lab.rl.transformers_engine import TransformersEngine
 from entropy_lab.rl.update import MiniBatch, Objective, accumulate_gradients
 from entropy_lab.rl.warm_start import WarmStart
 from entropy_lab.tasks import get
+from tests.short_runs import metrics
 
 torch.set_num_threads(1)
 GRPO = recipes.load("trainers", "grpo")
@@ -92,10 +93,6 @@ def config(out, path, **changes):
         eval_every=0,
     )
     return replace(tiny, **changes)
-
-
-def metrics(run):
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
 def sequences(rng, n=8):

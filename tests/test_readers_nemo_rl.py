@@ -7,16 +7,12 @@ import pytest
 
 from entropy_lab.errors import RunFormatError
 from entropy_lab.readers import Options, open_any
-from tests.foreign_samples import lines, tfevents
+from tests.foreign_samples import lines, notes, tfevents
 from tests.foreign_token_samples import nemo_rl, rollouts
 
 
 def table(run):
     return run.scan().collect()
-
-
-def notes(run):
-    return " ".join(run.info["imported"]["notes"])
 
 
 def rewrite(file, change):

@@ -6,16 +6,12 @@ import pytest
 
 from entropy_lab.errors import RunFormatError
 from entropy_lab.readers import Options, open_any
-from tests.foreign_samples import lines, tfevents, wandb_log
+from tests.foreign_samples import lines, notes, tfevents, wandb_log
 from tests.foreign_token_samples import open_instruct, rollouts
 
 
 def table(run):
     return run.scan().collect()
-
-
-def notes(run):
-    return " ".join(run.info["imported"]["notes"])
 
 
 def test_steps_that_straddle_shards_are_whole(tmp_path):

@@ -8,20 +8,12 @@ import pytest
 
 from entropy_lab.errors import RunFormatError
 from entropy_lab.readers import Options, open_any
-from tests.foreign_samples import lines
+from tests.foreign_samples import change, lines, notes
 from tests.foreign_token_samples import episode, metrics_file, prime_rl_episodes, prime_rl_exports, rollouts
 
 
 def table(run):
     return run.scan().collect()
-
-
-def notes(run):
-    return " ".join(run.info["imported"]["notes"])
-
-
-def change(file, edit):
-    lines(file, [edit(json.loads(line)) for line in file.read_text().splitlines()])
 
 
 def test_an_export_alone_has_everything_but_the_reward(tmp_path):

@@ -6,16 +6,12 @@ import pytest
 
 from entropy_lab.errors import RunFormatError
 from entropy_lab.readers import Options, open_any
-from tests.foreign_samples import lines, tfevents, verl_scalars
+from tests.foreign_samples import lines, notes, tfevents, verl_scalars
 from tests.foreign_token_samples import roll_columns, roll_rows, rollouts
 
 
 def table(run):
     return run.scan().collect()
-
-
-def notes(run):
-    return " ".join(run.info["imported"]["notes"])
 
 
 def test_columns_in_one_line(tmp_path):

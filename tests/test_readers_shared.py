@@ -17,10 +17,6 @@ def rollouts(run):
     return run.scan().collect()
 
 
-def group_means(frame):
-    return frame.group_by("step", "group_id").agg(pl.col("advantage").mean())["advantage"]
-
-
 def test_verl_layouts_agree_value_by_value_and_with_its_own_scalars(tmp_path):
     source = FOREIGN / "verl" / "hook"
     key = ["step", "prompt", "completion", "reward", "correct", "answer"]

@@ -11,16 +11,12 @@ import torch
 
 from entropy_lab.errors import RunFormatError
 from entropy_lab.readers import Options, open_any
-from tests.foreign_samples import lines, tfevents
+from tests.foreign_samples import lines, notes, tfevents
 from tests.foreign_token_samples import packed, rollouts, skyrl, skyrl_batch
 
 
 def table(run):
     return run.scan().collect()
-
-
-def notes(run):
-    return " ".join(run.info["imported"]["notes"])
 
 
 def pickled(tmp_path, content):

@@ -14,16 +14,12 @@ from entropy_lab.errors import MissingExtraError, RunFormatError
 from entropy_lab.readers import Options, open_any
 from entropy_lab.readers.sink import Sink
 from entropy_lab.readers.slime_scalars import by_rollout
-from tests.foreign_samples import tfevents, wandb_log
+from tests.foreign_samples import notes, tfevents, wandb_log
 from tests.foreign_token_samples import rollouts, slime
 
 
 def table(run):
     return run.scan().collect()
-
-
-def notes(run):
-    return " ".join(run.info["imported"]["notes"])
 
 
 def change(file, edit):

@@ -14,13 +14,9 @@ from entropy_lab.errors import RunFormatError
 from entropy_lab.readers import Options, open_any
 from entropy_lab.readers.table_logs import step_column
 from entropy_lab.readers.table_rows import flat
-from tests.foreign_samples import lines, wandb_log
+from tests.foreign_samples import lines, notes, wandb_log
 
 ROWS = [{"step": step, "entropy": 0.5 / (step + 1), "reward": step / 4} for step in range(3)]
-
-
-def notes(run):
-    return " ".join(run.info["imported"]["notes"])
 
 
 def csv_text(mark=",", step="step", cells=str):

@@ -7,16 +7,12 @@ import pytest
 
 from entropy_lab.errors import RunFormatError
 from entropy_lab.readers import open_any
-from tests.foreign_samples import lines, tfevents
+from tests.foreign_samples import lines, notes, tfevents
 from tests.foreign_token_samples import metrics_file, rollouts, tinker
 
 
 def table(run):
     return run.scan().collect()
-
-
-def notes(run):
-    return " ".join(run.info["imported"]["notes"])
 
 
 def test_summaries_have_rewards_groups_and_lengths(tmp_path):

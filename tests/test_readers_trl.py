@@ -8,6 +8,7 @@ import pytest
 from entropy_lab.errors import ParameterError, RunFormatError, UnknownNameError
 from entropy_lab.readers import Options, open_any
 from tests.foreign_samples import (
+    notes,
     tfevents,
     trackio_db,
     trainer_state,
@@ -26,10 +27,6 @@ def completions(folder, steps, **shape):
 
 def rollouts(run):
     return run.scan().collect()
-
-
-def notes(run):
-    return " ".join(run.info["imported"]["notes"])
 
 
 def test_every_value_arrives_in_groups_of_rows(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 
 from entropy_lab.errors import RunFormatError
 from entropy_lab.readers import Options, open_any
-from tests.foreign_samples import UUID, answers, lines, tfevents, verl_scalars, verl_v0, verl_v1
+from tests.foreign_samples import UUID, answers, lines, notes, tfevents, verl_scalars, verl_v0, verl_v1
 
 
 def file_logger(path, steps, **more):
@@ -24,10 +24,6 @@ def settings(path, mode="token-mean", **trainer):
 
 def rollouts(run):
     return run.scan().collect()
-
-
-def notes(run):
-    return " ".join(run.info["imported"]["notes"])
 
 
 def test_v1_groups_come_from_the_uid_and_every_value_arrives(tmp_path):

@@ -1,20 +1,10 @@
 """Layouts of verl's dumps that its own releases do not write: started again, renamed, in a folder a step."""
 
-import json
-
 import pytest
 
 from entropy_lab.errors import RunFormatError
 from entropy_lab.readers import Options, open_any
-from tests.foreign_samples import lines, verl_v0, verl_v1
-
-
-def notes(run):
-    return " ".join(run.info["imported"]["notes"])
-
-
-def change(file, edit):
-    lines(file, [edit(json.loads(line)) for line in file.read_text().splitlines()])
+from tests.foreign_samples import change, lines, notes, verl_v0, verl_v1
 
 
 def other(row):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import entropy_lab as el
 from entropy_lab.cli import main
-from entropy_lab.readers.groups import prompt_ids
+from entropy_lab.prompt_names import prompt_ids
 from entropy_lab.run import RunWarning
 from entropy_lab.schema import ROLLOUTS
 

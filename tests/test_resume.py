@@ -18,6 +18,7 @@ from entropy_lab.files import alone
 from entropy_lab.rl.checkpoint import Checkpoint
 from entropy_lab.rl.policy import PolicySettings
 from entropy_lab.writer import RunWriter, finished_updates
+from tests.short_runs import metrics
 
 torch.set_num_threads(1)
 GRPO = recipes.load("trainers", "grpo")
@@ -49,14 +50,10 @@ def config(out, **changes):
     return GRPO.Config(out=Path(out), model=PolicySettings(**SIZES), **(SETTINGS | changes))
 
 
-def steps_of(run):
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-
-
 def contents(run):
     """Everything in a run but times: bytes of every Parquet file, metrics, weights, moments and controllers."""
     found = {str(file.relative_to(run)): file.read_bytes() for file in run.rglob("*.parquet")}
-    rows = [{name: value for name, value in row.items() if not name.startswith("time")} for row in steps_of(run)]
+    rows = [{name: value for name, value in row.items() if not name.startswith("time")} for row in metrics(run)]
     about = json.loads((run / "run.json").read_text())
     found |= {"metrics": rows, "about": {**about, "created": None, "name": None}}
     (file,) = (run / "checkpoints").iterdir()
@@ -125,7 +122,7 @@ def test_a_run_stopped_at_any_instant_ends_as_one_never_stopped(
     GRPO.main(config(run, advantage=advantage, resume=True))
     assert contents(run) == whole[advantage]
     assert finished_updates(run) == 5
-    times = [row["time"] for row in steps_of(run)]
+    times = [row["time"] for row in metrics(run)]
     assert times == sorted(times)
 
 

@@ -156,9 +156,9 @@ def test_without_verl_only_what_needs_it_is_missing():
     ],
 )
 def test_what_does_not_fit_is_refused(words):
+    given = ["--preset", PRESETS.names()[0], "--out", "run", *words]
     with pytest.raises(EntropyLabError):
-        preset = PRESETS.names()[0]
-        RECIPE.require_fitting(from_command_line(RECIPE.Config, ["--preset", preset, "--out", "run", *words]))
+        RECIPE.require_fitting(from_command_line(RECIPE.Config, given))
 
 
 def test_data_are_made_where_verl_is_not(tmp_path):

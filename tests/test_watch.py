@@ -238,10 +238,12 @@ def test_a_terminal_without_blocks_draws_none(writer):
     assert b"entropy" in raw.getvalue()
 
 
-def test_the_example_of_the_watching_page_runs(tmp_path, monkeypatch, capsys):
+def test_the_example_of_the_watching_page_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     page = (Path(__file__).parent.parent / "docs" / "watching.md").read_text(encoding="utf-8")
-    for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert blocks
+    for block in blocks:
 
         def train_step():
             entropy = np.exp(-time.perf_counter() % 1)

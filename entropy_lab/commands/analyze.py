@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from entropy_lab import recipes
 from entropy_lab.analysis import Results, analyze_all
 from entropy_lab.cli import Analyze
+from entropy_lab.commands.emptiness import why_empty
 from entropy_lab.commands.opening import open_run_of
 from entropy_lab.commands.terminal import console
 from entropy_lab.commands.wording import show
 from entropy_lab.errors import MissingColumnError, ParameterError
 from entropy_lab.run import Run
 from entropy_lab.summary import summarise
+from entropy_lab.table import Table
 
 
 def run(command: Analyze) -> None:
@@ -30,8 +34,10 @@ def run(command: Analyze) -> None:
     tables = {
         name: table.write(out / "analysis" / f"{Path(name).stem}.parquet") for name, table in results.tables.items()
     }
-    figures = [] if command.no_figures else _draw(opened, results, out / "figures")
+    figures = [] if command.no_figures else _draw(opened, results, out, whole=not command.names)
     summary = summarise(opened, results)
+    if empty := [name for name, table in results.tables.items() if not len(table)]:
+        summary["empty"] = {"analyses": empty, "why": why_empty(opened)}
     summary["tables"] = {name: str(path) for name, path in tables.items()}
     summary["figures"] = [str(path) for path in figures]
     if command.json:
@@ -78,8 +84,21 @@ def parameters(words: tuple[str, ...]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _draw(opened: Run, results: Results, folder: Path) -> list[Path]:
+def _draw(opened: Run, results: Results, out: Path, *, whole: bool) -> list[Path]:
+    """Draw the figures that show something new; where a few analyses were asked for, with the tables of the others.
+
+    A recipe of the user's own, ./covariance.py, is drawn as the analysis whose table it writes.
+    """
     from entropy_lab.figure import draw_all, tables_of  # matplotlib: not with --no-figures
 
-    files, _ = draw_all([tables_of(opened, results.tables)], (), folder)
+    new = {Path(name).stem: table for name, table in results.tables.items()}
+    made = tables_of(opened, new if whole else _stored(out / "analysis") | new)
+    if made.label == "unknown":  # the method's name, where nobody recorded one
+        made = replace(made, label=opened.name)
+    files, _ = draw_all([made], (), out / "figures", showing=[name for name, table in new.items() if len(table)])
     return files
+
+
+def _stored(folder: Path) -> dict[str, Table]:
+    files = (folder / f"{name}.parquet" for name in recipes.names("analyses"))
+    return {file.stem: Table.read(file) for file in files if file.exists()}

@@ -9,6 +9,7 @@ from rich.table import Table as Listing
 from entropy_lab import recipes
 from entropy_lab.analysis import analyze_all, require_content
 from entropy_lab.cli import Check
+from entropy_lab.commands.emptiness import why_empty
 from entropy_lab.commands.opening import open_run_of
 from entropy_lab.commands.terminal import console
 from entropy_lab.consistency import disagreements
@@ -68,10 +69,14 @@ def _abilities(opened: Run) -> Listing:
     listing.add_column(no_wrap=True, min_width=14)
     listing.add_column()
     # Tried, not guessed: what an analysis needs may depend on its parameters.
-    missing = analyze_all(open_run(opened.path, skip_invalid=True)).missing
+    results = analyze_all(open_run(opened.path, skip_invalid=True))
     for name in recipes.names("analyses"):
-        can = f"[yellow]no[/]: needs {', '.join(missing[name])}" if name in missing else "[green]yes[/]"
-        listing.add_row(name, can if name in missing else can + _less(opened, name))
+        if name in results.missing:
+            listing.add_row(name, f"[yellow]no[/]: needs {', '.join(results.missing[name])}")
+        elif not len(results.tables[name]):
+            listing.add_row(name, f"[yellow]no row[/]: {why_empty(opened)}")
+        else:
+            listing.add_row(name, f"[green]yes[/]{_less(opened, name)}")
     return listing
 
 

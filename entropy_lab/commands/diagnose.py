@@ -11,10 +11,11 @@ from typing import Final
 
 from rich.console import Console
 from rich.markup import escape
+from rich.padding import Padding
 from rich.table import Table as Listing
 
 from entropy_lab.cli import Diagnose
-from entropy_lab.commands.opening import options_of, tell
+from entropy_lab.commands.opening import options_of, require_fit, tell
 from entropy_lab.commands.terminal import console
 from entropy_lab.diagnosis.diagnose import diagnose
 from entropy_lab.diagnosis.finding import CRITICAL, NOTE, WARNING, Diagnosis, Finding
@@ -47,6 +48,7 @@ def run(command: Diagnose) -> None:
         raise ParameterError("--json", "is given with --markdown", "one of the two")
     unwanted = failing(command.fail_on)
     options = options_of(command, skip_invalid=command.skip_invalid)
+    require_fit(command, command.run)
     with ExitStack() as stack:
         ours = stack.enter_context(opened(command.run, options, out=command.out, say=tell))
         theirs = stack.enter_context(_baseline(command, options)) if command.baseline else None
@@ -119,10 +121,10 @@ def show(diagnosis: Diagnosis, screen: Console) -> None:
         screen.print(f"[green]checked and fine[/]: no sign of {titles(diagnosis.fine)}")
     if diagnosis.skipped:
         screen.print("[yellow]not checked[/]:")
-        screen.print(_listing((f"  {', '.join(titled)}", why) for why, titled in reasons(diagnosis).items()))
+        screen.print(_listing((", ".join(titled), why) for why, titled in reasons(diagnosis).items()))
     if ways := ways_to_record(diagnosis):
         screen.print(f"to record what is missing ({escape(diagnosis.framework)}):")
-        screen.print(_listing((f"  {', '.join(columns)}", how) for how, columns in ways.items()))
+        screen.print(_listing((", ".join(columns), how) for how, columns in ways.items()))
     for line in diagnosis.left_out:
         screen.print(f"[yellow]left out[/] {escape(line)}", soft_wrap=True)
     screen.print(SCOPE)
@@ -153,10 +155,10 @@ def _grid() -> Listing:
     return listing
 
 
-def _listing(rows: Iterable[tuple[str, str]]) -> Listing:
+def _listing(rows: Iterable[tuple[str, str]]) -> Padding:
     listing = Listing(box=None, show_header=False, pad_edge=False)
-    listing.add_column(style="cyan", max_width=44)
+    listing.add_column(style="cyan", max_width=42)
     listing.add_column()
     for key, text in rows:
         listing.add_row(key, escape(text))
-    return listing
+    return Padding.indent(listing, 2)

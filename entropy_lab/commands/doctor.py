@@ -31,7 +31,9 @@ def run(command: Doctor) -> None:
     else:
         screen = console()
         for name, checks in found.items():
-            for check in checks or [Check("release", True, "is not installed")]:
+            if not checks:
+                screen.print(f"--  {name}: not installed, nothing to check")
+            for check in checks:
                 sign = "ok " if check.passed else "BAD"
                 hint = f" Hint: {check.hint}" if check.hint and check.hint not in check.found else ""
                 screen.print(f"{sign} {name} {check.about}: {check.found}{hint}", markup=False, soft_wrap=True)

@@ -23,14 +23,16 @@ def run(command: Figures) -> None:
     for name, table in tables.items():
         table.write(out / "tables" / f"{name}.parquet")
     screen = console()
+    width = max(map(len, ("runs    ", *tables)))
     for model in dict.fromkeys(run.model for run in runs):
         counts = Counter(run.label for run in runs if run.model == model)
-        screen.print("runs     " + ", ".join(f"{label} × {n}" for label, n in counts.items()) + _of(model, runs))
+        listed = "; ".join(f"{label} × {n}" for label, n in counts.items())
+        screen.print(f"{'runs':{width}} {listed}{_of(model, runs)}")
     for name, table in tables.items():
         pictures = [str(file) for file in files if file.stem == name]
-        screen.print(f"{name:8} {' '.join(pictures)}")
+        screen.print(f"{name:{width}} {' '.join(pictures)}")
         for reason in dict.fromkeys(f"panel {gap['panel']}: {gap['reason']}" for gap in table.metadata["missing"]):
-            screen.print(f"[yellow]{'':8} without {reason}[/]")
+            screen.print(f"[yellow]{'':{width}} without {reason}[/]")
     if not tables:
         screen.print("nothing to draw: no run has the tables of a figure; entropy-lab check RUN says what is missing")
 

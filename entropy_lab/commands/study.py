@@ -43,12 +43,8 @@ def run(command: Study) -> None:
 
 def _print_plan(screen: Console, plan: Plan, runs: Sequence[PlannedRun], study: Path) -> None:
     """Show one line per method: its seeds in each setting, and how many of them are there already."""
-    listing = Listing(
-        title=f"study {plan.name}: {len(runs)} runs; seeds of each method",
-        title_justify="left",
-        box=None,
-        pad_edge=False,
-    )
+    screen.print(f"study {plan.name}: {len(runs)} runs; seeds of each method")
+    listing = Listing(box=None, pad_edge=False)
     listing.add_column("method", style="cyan")
     for setting, values in plan.settings.items():
         listing.add_column(str(values.get("label", setting)), justify="right")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from typing import IO, Any, cast
+from typing import IO, Any, NoReturn, cast
 
 from rich.console import Console
 
@@ -12,8 +12,14 @@ from rich.console import Console
 def console() -> Console:
     """Make a console on stdout: as wide as the terminal; in a file or a pipe wide enough for whole lines, unpadded."""
     if sys.stdout.isatty():
-        return Console(highlight=False)
-    return Console(highlight=False, width=160, file=cast("IO[str]", _Unpadded()))
+        return _Console(highlight=False)
+    return _Console(highlight=False, width=160, file=cast("IO[str]", _Unpadded()))
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> NoReturn:
+        """Leave it to `cli.main`, as where no console is used; rich would end with 1, which means something here."""
+        raise BrokenPipeError
 
 
 class _Unpadded:

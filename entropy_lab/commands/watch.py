@@ -8,7 +8,7 @@ from typing import Final
 
 from entropy_lab.cli import Watch
 from entropy_lab.commands.diagnose import failing
-from entropy_lab.commands.opening import options_of, tell
+from entropy_lab.commands.opening import options_of, require_fit, tell
 from entropy_lab.commands.watch_views import View, view_of
 from entropy_lab.diagnosis.finding import NOTE, Finding
 from entropy_lab.errors import EntropyLabError, ParameterError, RunFormatError, RunNotFoundError
@@ -23,6 +23,7 @@ def run(command: Watch) -> None:
     """Look again and again; exit with 1 when a finding is told that was to fail."""
     unwanted = failing(command.fail_on)
     _require(command)
+    require_fit(command, command.run)
     monitor, new = _begin(command)
     with view_of(command.json) as view:
         try:

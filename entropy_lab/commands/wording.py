@@ -10,6 +10,9 @@ from rich.console import Console
 from rich.table import Table as Listing
 
 Lines = list[tuple[str, str]]
+_DOES_WITHOUT: Final[Mapping[tuple[str, ...], str]] = {
+    ("solve_rates", "epoch"): "; --param solve_rates.by=step does without"
+}
 
 
 def show(summary: Mapping[str, Any], console: Console) -> None:
@@ -26,9 +29,13 @@ def show(summary: Mapping[str, Any], console: Console) -> None:
     listing.add_column(style="cyan", no_wrap=True)
     listing.add_column()
     lines = [("run", f"{summary['run']}, {_method(summary['method'])}")]
+    empty = summary.get("empty", {"analyses": ()})["analyses"]
+    told = {**summary, "tables": {name: path for name, path in summary["tables"].items() if name not in empty}}
+    if not summary["steps"]["n"]:
+        told |= _without_rollouts(summary["skipped"])
     for key, words in _PARTS.items():
-        if key in summary:
-            lines += words(summary[key])
+        if key in told:
+            lines += words(told[key])
     for key, text in lines:
         listing.add_row(key, text)
     console.print(listing)
@@ -37,6 +44,8 @@ def show(summary: Mapping[str, Any], console: Console) -> None:
 def _method(method: Mapping[str, Any]) -> str:
     if "label" in method:
         return str(method["label"])
+    if method["name"] == "unknown":
+        return "method unknown"
     params = ", ".join(f"{key}={value}" for key, value in (method.get("params") or {}).items())
     return f"{method['name']} ({params})" if params else str(method["name"])
 
@@ -46,8 +55,8 @@ def _steps(s: Mapping[str, Any]) -> Lines:
 
 
 def _entropy(s: Mapping[str, Any]) -> Lines:
-    change = f" ({s['change']:+.0%})" if s["change"] is not None else ""
-    return [("entropy", f"{_number(s['start'])} → {_number(s['end'])} nats/token{change}")]
+    change = f" ({_signed_percent(s['change'])})" if s["change"] else ""
+    return [("entropy", f"{_ends(s)} nats/token{change}")]
 
 
 def _covariance(s: Mapping[str, Any]) -> Lines:
@@ -58,11 +67,8 @@ def _covariance(s: Mapping[str, Any]) -> Lines:
 
 
 def _solve_rates(s: Mapping[str, Any]) -> Lines:
-    window = f"of groups, {s['by']} {s['first']} → {s['last']}"
-    return [
-        (key.replace("_", "-"), f"{_percent(s[key]['start'])} → {_percent(s[key]['end'])} {window}")
-        for key in ("all_solved", "none_solved")
-    ]
+    window = f"of groups, {s['by']} {_ends({'start': s['first'], 'end': s['last']}, '{:g}'.format)}"
+    return [(key.replace("_", "-"), f"{_ends(s[key], _percent)} {window}") for key in ("all_solved", "none_solved")]
 
 
 def _likelihood(s: Mapping[str, Any]) -> Lines:
@@ -101,7 +107,7 @@ def _entropy_audit(s: list[Mapping[str, Any]]) -> Lines:
 
 
 def _training(s: Mapping[str, Any]) -> Lines:
-    return [("reward", f"{_number(s['reward']['start'])} → {_number(s['reward']['end'])}")]
+    return [("reward", _ends(s["reward"]))]
 
 
 def _validation(s: Mapping[str, Any]) -> Lines:
@@ -120,10 +126,7 @@ def _imported(s: Mapping[str, Any]) -> Lines:
 
 def _logged(s: Mapping[str, Mapping[str, Any]]) -> Lines:
     spoken = {"entropy": "nats/token", "mean_length": "tokens"}
-    parts = [
-        f"{name.replace('_', ' ')} {_number(ends['start'])} → {_number(ends['end'])} {spoken.get(name, '')}".rstrip()
-        for name, ends in s.items()
-    ]
+    parts = [f"{name.replace('_', ' ')} {_ends(ends)} {spoken.get(name, '')}".rstrip() for name, ends in s.items()]
     return [("logged", ", ".join(parts))] if parts else []
 
 
@@ -132,7 +135,21 @@ def _record(s: list[Mapping[str, Any]]) -> Lines:
 
 
 def _skipped(s: Mapping[str, list[str]]) -> Lines:
-    return [("skipped", f"{name}: this run did not record {', '.join(columns)}") for name, columns in s.items()]
+    return [
+        ("skipped", f"{name}: this run did not record {', '.join(columns)}{_DOES_WITHOUT.get((name, *columns), '')}")
+        for name, columns in s.items()
+    ]
+
+
+def _empty(s: Mapping[str, Any]) -> Lines:
+    return [("empty", f"{', '.join(s['analyses'])}: {s['why']}")]
+
+
+def _without_rollouts(skipped: Mapping[str, list[str]]) -> dict[str, Any]:
+    """Say once of all analyses of rollouts what they lack, where there are none."""
+    passes = {name: columns for name, columns in skipped.items() if all(each.startswith("evals.") for each in columns)}
+    others = ", ".join(name for name in skipped if name not in passes)
+    return {"skipped": ({others: ["any rollouts"]} if others else {}) | passes}
 
 
 def _left_out(s: list[Mapping[str, Any]]) -> Lines:
@@ -146,7 +163,8 @@ def _left_out(s: list[Mapping[str, Any]]) -> Lines:
 
 
 def _tables(s: Mapping[str, str]) -> Lines:
-    return [("tables", f"{Path(next(iter(s.values()))).parent}/ ({', '.join(s)})")] if s else []
+    names = (Path(path).stem for path in s.values())
+    return [("tables", f"{Path(next(iter(s.values()))).parent}/ ({', '.join(names)})")] if s else []
 
 
 def _figures(s: list[str]) -> Lines:
@@ -166,12 +184,25 @@ _PARTS: Final[Mapping[str, Callable[[Any], Lines]]] = {
     "training": _training,
     "validation": _validation,
     "logged": _logged,
+    "empty": _empty,
     "skipped": _skipped,
     "record": _record,
     "left_out": _left_out,
     "tables": _tables,
     "figures": _figures,
 }
+
+
+def _ends(s: Mapping[str, Any], form: Callable[[Any], str] | None = None) -> str:
+    """First and last value; one that did not change, or is of one step, once."""
+    said = form or _number
+    start, end = said(s["start"]), said(s["end"])
+    return start if s["start"] == s["end"] else f"{start} → {end}"
+
+
+def _signed_percent(change: float) -> str:
+    """Whole percents; more digits where they would be 0."""
+    return f"{change:+.0%}" if abs(change) >= 0.005 else f"{100 * change:+.1g}%"
 
 
 def _number(value: float | None) -> str:

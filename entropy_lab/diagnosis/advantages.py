@@ -11,7 +11,7 @@ from entropy_lab.diagnosis.checks import CONFIDENCE, Check, from_log, measured, 
 from entropy_lab.diagnosis.finding import CRITICAL, WARNING, Case, Measure, Undecided
 from entropy_lab.diagnosis.observed import Observed
 from entropy_lab.errors import EntropyLabError
-from entropy_lab.trends import level
+from entropy_lab.levels import level
 
 OUTWEIGHED: Final = 3.0
 """Ratio of the channels beyond which one of them trains the policy nearly alone."""

@@ -13,7 +13,8 @@ from entropy_lab.change_points import LEAST_POINTS, bend, jump
 from entropy_lab.diagnosis.finding import Case, Measure, Onset, Undecided
 from entropy_lab.diagnosis.observed import Observed
 from entropy_lab.diagnosis.series import Series
-from entropy_lab.trends import MOST_POINTS, Contrast, Level, level
+from entropy_lab.levels import Contrast, Level, level
+from entropy_lab.trends import MOST_POINTS
 
 ALPHA: Final = 0.01
 """Level of the tests."""

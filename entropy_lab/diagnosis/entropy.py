@@ -21,7 +21,8 @@ from entropy_lab.diagnosis.finding import CRITICAL, WARNING, Case, Measure, Onse
 from entropy_lab.diagnosis.observed import Observed
 from entropy_lab.diagnosis.payoff import fall, pays, standstill
 from entropy_lab.diagnosis.series import Series
-from entropy_lab.trends import Contrast, condense, contrast, contrast_between, running_median
+from entropy_lab.levels import Contrast, contrast, contrast_between, running_median
+from entropy_lab.trends import condense
 
 SPENT: Final = 0.25
 """Share of the first entropy below which nothing is left to pay with, whatever the reward did."""

@@ -11,7 +11,8 @@ from entropy_lab.diagnosis.checks import CONFIDENCE, Check, measured_share, too_
 from entropy_lab.diagnosis.finding import WARNING, Case, Measure, Onset, Undecided
 from entropy_lab.diagnosis.observed import Observed
 from entropy_lab.diagnosis.series import Series
-from entropy_lab.trends import level, trend
+from entropy_lab.levels import level
+from entropy_lab.trends import trend
 
 MOST: Final = 0.5
 """Share above which one kind of group is most of them."""

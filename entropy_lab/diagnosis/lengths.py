@@ -23,7 +23,7 @@ from entropy_lab.diagnosis.checks import (
 from entropy_lab.diagnosis.finding import WARNING, Case, Measure, Undecided
 from entropy_lab.diagnosis.observed import Observed
 from entropy_lab.diagnosis.series import Series
-from entropy_lab.trends import Contrast, contrast, level
+from entropy_lab.levels import Contrast, contrast, level
 
 LOST: Final = 0.05
 """Accuracy that finished rollouts have over cut-off ones of their groups, above which the limit costs something."""

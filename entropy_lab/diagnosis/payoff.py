@@ -12,7 +12,8 @@ from entropy_lab.diagnosis.checks import CONFIDENCE, Check, too_short
 from entropy_lab.diagnosis.finding import CRITICAL, Case, Measure, Onset, Undecided
 from entropy_lab.diagnosis.observed import Observed
 from entropy_lab.diagnosis.series import Series
-from entropy_lab.trends import condense, contrast, contrast_between, running_median, trend
+from entropy_lab.levels import contrast, contrast_between, running_median
+from entropy_lab.trends import condense, trend
 
 FALLEN: Final = 0.8
 """Share of its level below which the reward, or validation accuracy, has fallen."""

@@ -13,8 +13,8 @@ from entropy_lab.consistency import TOLERANCE, token_rules
 from entropy_lab.diagnosis.checks import CONFIDENCE, Check, measured, measured_share, since_when
 from entropy_lab.diagnosis.finding import CRITICAL, WARNING, Case, Measure, Onset, Undecided
 from entropy_lab.diagnosis.observed import Observed
+from entropy_lab.levels import level
 from entropy_lab.step_files import UNREADABLE, StepFile
-from entropy_lab.trends import level
 
 REPEATED: Final = 0.5
 """Share of a step's groups that must be those of another step."""

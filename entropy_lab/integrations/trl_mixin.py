@@ -94,7 +94,7 @@ class RecorderMixin:
 
     def __init__(
         self,
-        *args: Any,  # noqa: ANN401 - TRL's
+        *args: Any,
         advantage: str | None = None,
         advantage_params: Mapping[str, Any] | None = None,
         record_to: str | Path | None = None,
@@ -102,7 +102,7 @@ class RecorderMixin:
         prompt_id: str | None = None,
         logp_after_every: int = 0,
         recorder: Mapping[str, Any] | None = None,
-        **kwargs: Any,  # noqa: ANN401
+        **kwargs: Any,
     ) -> None:
         require_tested()
         if advantage is None and advantage_params:
@@ -138,7 +138,7 @@ class RecorderMixin:
 
     # --- what TRL computes, on its way ---------------------------------------------------------------------------
 
-    def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Any:  # noqa: ANN401
+    def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Any:
         rewards_NF = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)  # type: ignore[misc]
         if self._heard is not None:
             self._heard.inputs = list(inputs)
@@ -146,7 +146,7 @@ class RecorderMixin:
             self._heard.completion_ids, self._heard.rewards_NF = list(completion_ids_list), rewards_NF
         return rewards_NF
 
-    def _get_per_token_logps_and_entropies(self, model: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+    def _get_per_token_logps_and_entropies(self, model: Any, *args: Any, **kwargs: Any) -> Any:
         if self._heard is not None and model is self.model:
             kwargs["compute_entropy"] = True
         found = super()._get_per_token_logps_and_entropies(model, *args, **kwargs)  # type: ignore[misc]
@@ -156,7 +156,7 @@ class RecorderMixin:
                 self._heard.scores.append(self._loss_scores)
         return found
 
-    def _generate_and_score_completions(self, inputs: Any) -> Any:  # noqa: ANN401
+    def _generate_and_score_completions(self, inputs: Any) -> Any:
         if not self.model.training:
             return super()._generate_and_score_completions(inputs)  # type: ignore[misc]
         self._heard = heard = Heard()
@@ -175,7 +175,7 @@ class RecorderMixin:
         self._generations += 1
         return output
 
-    def _compute_loss(self, model: Any, inputs: Any) -> Any:  # noqa: ANN401
+    def _compute_loss(self, model: Any, inputs: Any) -> Any:
         self._loss_scores = None
         loss = super()._compute_loss(model, inputs)  # type: ignore[misc]
         if self.model.training and ROW in inputs and self._loss_scores is not None:
@@ -183,7 +183,7 @@ class RecorderMixin:
         self._loss_scores = None
         return loss
 
-    def training_step(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+    def training_step(self, *args: Any, **kwargs: Any) -> Any:
         """Make TRL's forward and backward pass, and keep what it measures."""
         before = self._numbers.lengths(self._metrics["train"])
         loss = super().training_step(*args, **kwargs)  # type: ignore[misc]
@@ -191,7 +191,7 @@ class RecorderMixin:
         self._rate = self.optimizer.param_groups[0]["lr"]
         return loss
 
-    def _get_grad_norm(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+    def _get_grad_norm(self, *args: Any, **kwargs: Any) -> Any:
         norm = super()._get_grad_norm(*args, **kwargs)  # type: ignore[misc]
         if norm is not None:
             self._numbers.note("grad_norm", float(norm))
@@ -238,7 +238,7 @@ class RecorderMixin:
         total, count = self.accelerator.gather(sums).view(-1, 2).sum(0).tolist()
         return float(total / max(count, 1.0))
 
-    def _scored(self, inputs: Mapping[str, Any], *, entropies: bool) -> Any:  # noqa: ANN401 - TRL's tuple
+    def _scored(self, inputs: Mapping[str, Any], *, entropies: bool) -> Any:
         """Make a forward pass of the policy as it is now over this process's rollouts: log-probabilities come first."""
         ids = torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], dim=1)
         attention = torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], dim=1)

@@ -81,7 +81,7 @@ class RegisteredEstimator:
         response_mask: Tensor,
         config: Mapping[str, Any] | None = None,
         index: Sequence[Any] | NDArray[Any] | None = None,
-        **_: Any,  # noqa: ANN401 - what verl hands to some of its own estimators
+        **_: Any,
     ) -> tuple[Tensor, Tensor]:
         """Give advantages, and the same as returns, as verl's estimators of outcomes do.
 

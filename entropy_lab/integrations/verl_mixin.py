@@ -62,7 +62,7 @@ class RecordingMixin:
     total_training_steps: int
     parameter_sync_step: int
 
-    def __init__(self, config: Any) -> None:  # noqa: ANN401 - OmegaConf's
+    def __init__(self, config: Any) -> None:
         self._settings = RecordSettings.of(config.trainer.v1.get(SECTION))
         name = str(config.algorithm.adv_estimator)
         ours = self.our_names.get(name)
@@ -115,7 +115,7 @@ class RecordingMixin:
 
     # --- advantages ----------------------------------------------------------------------------------------------
 
-    def _compute_advantage(self, batch: Any, metrics: dict[str, Any]) -> Any:  # noqa: ANN401
+    def _compute_advantage(self, batch: Any, metrics: dict[str, Any]) -> Any:
         if self._modulation is None:
             return super()._compute_advantage(batch, metrics)  # type: ignore[misc]
         outputs = Outputs.of(batch.keys, batch.tags)
@@ -127,7 +127,7 @@ class RecordingMixin:
         with telling(Update(estimator, outputs.final_B, outputs.padding_B, entropy_BT)):
             return super()._compute_advantage(batch, metrics)  # type: ignore[misc]
 
-    def _entropies(self, batch: Any, outputs: Outputs) -> tuple[Tensor, float]:  # noqa: ANN401
+    def _entropies(self, batch: Any, outputs: Outputs) -> tuple[Tensor, float]:
         """Give the entropies as verl pads its arrays, and their mean over the tokens that the policy wrote."""
         data = _fetch(batch.keys, batch.partition_id, ("entropy", "response_mask"))
         entropy_BT = data["entropy"].to_padded_tensor(0.0).double().clamp(min=0.0)
@@ -137,7 +137,7 @@ class RecordingMixin:
 
     # --- the record ----------------------------------------------------------------------------------------------
 
-    def _update_actor(self, batch: Any, metrics: dict[str, Any]) -> Any:  # noqa: ANN401
+    def _update_actor(self, batch: Any, metrics: dict[str, Any]) -> Any:
         batch = super()._update_actor(batch, metrics)  # type: ignore[misc]
         every = self._settings.logp_after_every
         # Here the rollout engine still sleeps: after verl's step it would take the memory.
@@ -149,7 +149,7 @@ class RecordingMixin:
                 warnings.warn(f"{self._recorder.path}: {what}", RunWarning, stacklevel=2)
         return batch
 
-    def _take_logp_after(self, batch: Any) -> None:  # noqa: ANN401
+    def _take_logp_after(self, batch: Any) -> None:
         """Make a forward pass of the updated policy, as verl made it before the update."""
         import transfer_queue as tq
         from tensordict import TensorDict
@@ -163,7 +163,7 @@ class RecordingMixin:
         fields = TensorDict({LOGP_AFTER: after}, batch_size=len(batch.keys))
         tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=fields)
 
-    def _compute_metrics(self, batch: Any, metrics: dict[str, Any], *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+    def _compute_metrics(self, batch: Any, metrics: dict[str, Any], *args: Any, **kwargs: Any) -> None:
         super()._compute_metrics(batch, metrics, *args, **kwargs)  # type: ignore[misc]
         if self._recorder is None or self._columns is None:
             return
@@ -200,13 +200,13 @@ class RecordingMixin:
         return {"name": its.name, "params": dict(its.params), "label": its.label, "formula": its.formula}
 
 
-def _fetch(keys: Sequence[str], partition_id: str, fields: Sequence[str]) -> Any:  # noqa: ANN401 - a TensorDict
+def _fetch(keys: Sequence[str], partition_id: str, fields: Sequence[str]) -> Any:
     import transfer_queue as tq
 
     return tq.kv_batch_get(keys=list(keys), partition_id=partition_id, select_fields=list(fields))
 
 
-def _require_fitting(config: Any, modulation: Modulation | None) -> None:  # noqa: ANN401
+def _require_fitting(config: Any, modulation: Modulation | None) -> None:
     if modulation is None:
         return
     modulation.initial(np.zeros((1, int(config.actor_rollout_ref.rollout.n))))  # a k above the group size shows now

@@ -20,7 +20,7 @@ def compute_score(
     ground_truth: str,
     extra_info: Mapping[str, Any] | None = None,
     task: str = "",
-    **params: Any,  # noqa: ANN401 - the task's own
+    **params: Any,
 ) -> dict[str, float]:
     """Verify a response.
 

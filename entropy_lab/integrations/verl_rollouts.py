@@ -97,7 +97,7 @@ class Columns:
         Length limit of a response, in tokens.
     """
 
-    def __init__(self, settings: RecordSettings, tokenizer: Any, longest: int) -> None:  # noqa: ANN401
+    def __init__(self, settings: RecordSettings, tokenizer: Any, longest: int) -> None:  # noqa: ANN401 - of transformers
         self._settings, self._tokenizer, self._longest = settings, tokenizer, longest
         self._special = {int(each) for each in tokenizer.all_special_ids}
         self._verdicts_are_told = True
@@ -116,7 +116,7 @@ class Columns:
             See `recording.columns.Rollouts`.
         """
         found: dict[str, Any] = {name: data[name] for name in FIELDS if name in data.keys()}  # noqa: SIM118 - a TensorDict is no dict
-        uids, responses = each(found["uid"]), list(found["responses"].unbind())
+        uids, responses = as_list(found["uid"]), list(found["responses"].unbind())
         given: dict[str, Any] = {
             "groups": [str(uid) for uid in uids],
             "rewards": sums(found.get("token_level_rewards", found["rm_scores"])),
@@ -135,7 +135,7 @@ class Columns:
         if self._settings.texts:
             given |= self._texts(found, responses)
         if "data_source" in found:
-            given["source"] = [str(source) for source in each(found["data_source"])]
+            given["source"] = [str(source) for source in as_list(found["data_source"])]
         correct = self._verdicts(found)
         return given if correct is None else {**given, "correct": correct}
 
@@ -152,20 +152,20 @@ class Columns:
         given: dict[str, Any] = {"prompts": [text_of[uid] for uid in uids]}
         if self._settings.prompt_id:
             key = self._settings.prompt_id
-            infos = each(found["extra_info"]) if "extra_info" in found else [{}] * len(uids)
+            infos = as_list(found["extra_info"]) if "extra_info" in found else [{}] * len(uids)
             given["prompt_ids"] = [_entry(info, key, "extra_info") for info in infos]
         return {**given, "prompt_token_ids": prompts} if self._settings.tokens else given
 
     def _texts(self, found: Mapping[str, Any], responses: Sequence[Any]) -> dict[str, Any]:
         given = {"completions": [self._tokenizer.decode(ids, skip_special_tokens=True) for ids in responses]}
         if "reward_model" in found:
-            answers = [each_.get("ground_truth") for each_ in each(found["reward_model"])]
+            answers = [model.get("ground_truth") for model in as_list(found["reward_model"])]
             given["answers"] = [None if answer is None else str(answer) for answer in answers]
         return given
 
     def _verdicts(self, found: Mapping[str, Any]) -> list[Any] | None:
         """Give what the reward function said of right and wrong; None where the reward has to tell."""
-        told = [_reward_info(info) for info in each(found["extra_fields"])] if "extra_fields" in found else []
+        told = [_reward_info(info) for info in as_list(found["extra_fields"])] if "extra_fields" in found else []
         if key := self._settings.correct:
             return [_entry(info, key, "what the reward function returns") for info in told]
         values = [info.get("acc") for info in told]
@@ -183,12 +183,12 @@ _BY_TOKEN: Final = {
 }
 
 
-def each(values: Any) -> list[Any]:  # noqa: ANN401 - what the queue's backend returns
+def as_list(values: Any) -> list[Any]:  # noqa: ANN401 - what the queue's backend returns
     """Give a field that is no tensor as a list, whatever it comes back as.
 
     Examples
     --------
-    >>> each(np.array(["a", "b"])), each(["a"])
+    >>> as_list(np.array(["a", "b"])), as_list(["a"])
     (['a', 'b'], ['a'])
     """
     return list(values.tolist() if hasattr(values, "tolist") else values)
@@ -205,12 +205,12 @@ def sums(values: Any) -> list[float]:  # noqa: ANN401 - a nested tensor
     return [float(row.double().sum()) for row in values.unbind()]
 
 
-def _reward_info(extra: Any) -> Mapping[str, Any]:  # noqa: ANN401
+def _reward_info(extra: object) -> Mapping[str, Any]:
     found = extra.get("reward_extra_info") if isinstance(extra, Mapping) else None
     return found if isinstance(found, Mapping) else {}
 
 
-def _entry(info: Any, key: str, where: str) -> Any:  # noqa: ANN401
+def _entry(info: object, key: str, where: str) -> object:
     if not isinstance(info, Mapping) or key not in info:
         names = ", ".join(map(str, info)) if isinstance(info, Mapping) else ""
         raise ParameterError(where, f"has no {key!r}", f"there is: {names or 'nothing'}")

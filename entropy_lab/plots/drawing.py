@@ -173,10 +173,12 @@ def limits(values: FloatArray, bounds: Sequence[float | None], margin: float) ->
     --------
     >>> limits(np.array([0.0, 0.5]), (0, None), 0.1)
     (-0.01, 0.55)
+    >>> limits(np.array([0.0]), (0, 1), 0.1)  # one value has room, but no axis shows a share below 0
+    (-0.002, 0.05)
     """
     low, high = float(values.min()), float(values.max())
     span = high - low or max(abs(high) * 0.2, 0.1)
-    floor = -math.inf if bounds[0] is None else bounds[0]
-    ceiling = math.inf if bounds[1] is None else bounds[1]
-    below, above = max(low - margin * span, floor - 0.02 * span), min(high + margin * span, ceiling + 0.02 * span)
-    return (below, above) if high > low else (min(below, low - span / 2), max(above, high + span / 2))
+    room = margin * span if high > low else span / 2
+    floor = -math.inf if bounds[0] is None else min(bounds[0], low)
+    ceiling = math.inf if bounds[1] is None else max(bounds[1], high)
+    return max(low - room, floor - 0.02 * span), min(high + room, ceiling + 0.02 * span)

@@ -222,7 +222,7 @@ class Pages:
         x: str,
         rows: pl.DataFrame,
         notes: Sequence[str],
-        **more: Any,  # noqa: ANN401 - fields of Drawn
+        **more: Any,
     ) -> None:
         """Add a panel: its key, title and model, the column of x, its rows, and what the foot says of it."""
         key, title, model = names

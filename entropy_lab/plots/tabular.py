@@ -240,7 +240,7 @@ class _Pen:
         self.edges = [left + sum(needs[:i]) + i * spare for i in range(len(needs) + 1)]
         self.centres = [(start + end) / 2 for start, end in pairwise(self.edges)]
 
-    def write(self, x: float, text: str, below: float = 0.0, **settings: Any) -> None:  # noqa: ANN401 - matplotlib's
+    def write(self, x: float, text: str, below: float = 0.0, **settings: Any) -> None:
         """Write a text, centred on the current line or so many lines below it."""
         if text:
             height = 1 - (self.down + below * LINE) / self.total

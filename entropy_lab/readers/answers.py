@@ -8,8 +8,9 @@ from typing import Any
 
 import polars as pl
 
+from entropy_lab.prompt_names import prompt_ids
 from entropy_lab.readers.columns import frame_of, series, with_kept
-from entropy_lab.readers.groups import group_numbers, prompt_ids, sample_numbers
+from entropy_lab.readers.groups import group_numbers, sample_numbers
 from entropy_lab.readers.sink import Sink
 from entropy_lab.readers.verdicts import as_verdict, explicit_verdict
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 from entropy_lab.errors import RunFormatError
 from entropy_lab.readers.answers import Answer, write_answers
 from entropy_lab.readers.areal_text import is_dump, text_records
-from entropy_lab.readers.dialects import described, read_scalars, spoken_logs
+from entropy_lab.readers.dialects import read_scalars, sighting, spoken_logs
 from entropy_lab.readers.reader import Reader, Sighting
 from entropy_lab.readers.records import Record, line_records, parsed
 from entropy_lab.readers.rollouts import Rollout, write_rollouts
@@ -68,10 +68,7 @@ def recognise(tree: Tree) -> Sighting | None:
             keys = ", ".join(tree.first_object(first) or ("texts",))
             evidence.append(f"{tree.label(first)}: {title} of {len(passes):,} versions in {n_files:,} files: {keys}")
             versions.append(title)
-    logs = spoken_logs(tree, DIALECT)
-    evidence += described(logs, DIALECT)
-    kinds = dict.fromkeys([*versions, *(log.kind for log in logs)])
-    return Sighting(", ".join(kinds), tuple(evidence)) if evidence else None
+    return sighting(evidence, versions, spoken_logs(tree, DIALECT), DIALECT)
 
 
 def convert(tree: Tree, sink: Sink) -> None:

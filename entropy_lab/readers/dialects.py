@@ -7,6 +7,7 @@ from typing import Any
 
 from entropy_lab.readers.log_kinds import LogFile
 from entropy_lab.readers.logs import find_logs, of_dialect
+from entropy_lab.readers.reader import Sighting
 from entropy_lab.readers.scalars import Dialect, Log, Scalars, join
 from entropy_lab.readers.sink import Sink
 from entropy_lab.readers.tree import Tree
@@ -17,9 +18,29 @@ def spoken_logs(tree: Tree, dialect: Dialect) -> list[LogFile]:
     return [log for log in find_logs(tree) if dialect.spoken(log.names)]
 
 
-def described(logs: Sequence[LogFile], dialect: Dialect) -> list[str]:
-    """Say of each log what gave the framework away."""
-    return [f"{log.label}: {log.kind} with {', '.join(dialect.spoken(log.names)[:3])}" for log in logs]
+def sighting(
+    evidence: Sequence[str], versions: Sequence[str], logs: Sequence[LogFile], dialect: Dialect
+) -> Sighting | None:
+    """Put together what gave a framework away; None for nothing.
+
+    Parameters
+    ----------
+    evidence, versions
+        Of its own files, as in `Sighting`; a version that stands several times is named once.
+    logs
+        Logs in its dialect.
+    dialect
+        Names what gave the logs away.
+
+    Examples
+    --------
+    >>> log = LogFile("run.log", "console log", frozenset({"actor/lr", "x"}), "", lambda _: Log("run.log", "text"))
+    >>> sighting(["1.jsonl: input, output"], ["dump"], [log], Dialect(frozenset({"actor/lr"}), {}))
+    Sighting(version='dump, console log', evidence=('1.jsonl: input, output', 'run.log: console log with actor/lr'))
+    """
+    said = [f"{log.label}: {log.kind} with {', '.join(dialect.spoken(log.names)[:3])}" for log in logs]
+    kinds = dict.fromkeys([*versions, *(log.kind for log in logs)])
+    return Sighting(", ".join(kinds), (*evidence, *said)) if evidence or said else None
 
 
 def read_scalars(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Iterable, Sequence
-from hashlib import blake2b
 from itertools import groupby
 from typing import Final
 
@@ -52,18 +51,6 @@ def sample_numbers(groups: Sequence[int] | IntArray) -> IntArray:
         samples[row] = seen.get(int(group), 0)
         seen[int(group)] = int(samples[row]) + 1
     return samples
-
-
-def prompt_ids(prompts: Iterable[str]) -> list[str]:
-    """Name prompts by a hash of their text, 16 hexadecimal digits, the same in every step.
-
-    Examples
-    --------
-    >>> ids = prompt_ids(["1+1=", "2+2=", "1+1="])
-    >>> ids[0] == ids[2], ids[0] == ids[1], len(ids[0])
-    (True, False, 16)
-    """
-    return [blake2b(prompt.encode("utf-8", "replace"), digest_size=8).hexdigest() for prompt in prompts]
 
 
 def common_size(runs_of_prompts: Iterable[Sequence[Hashable]]) -> int:

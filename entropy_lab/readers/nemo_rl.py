@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from entropy_lab.json_values import json_text
 from entropy_lab.readers.answers import Answer, write_answers
-from entropy_lab.readers.dialects import described, read_scalars, spoken_logs
+from entropy_lab.readers.dialects import read_scalars, sighting, spoken_logs
 from entropy_lab.readers.reader import Reader, Sighting
 from entropy_lab.readers.records import Record, line_records, parsed
 from entropy_lab.readers.rollouts import Rollout, all_zero, masked, prompt_of, token_text, without, write_rollouts
@@ -55,17 +55,11 @@ def recognise(tree: Tree) -> Sighting | None:
     """See the logger's files, and scalars such as ``train/approx_entropy``."""
     evidence, versions = [], []
     for kind, title in (("train", "training data"), ("val", "validation data")):
-        for folder, files in by_folder(_files(tree, kind)).items():
-            first = files[min(files)]
-            more = f" and {len(files) - 1:,} more" if files.keys() - {min(files)} else ""
+        for files in by_folder(_files(tree, kind)).values():
             keys = next((", ".join(row) for file in files.values() if (row := tree.first_object(file))), "no row yet")
-            name = first.name if tree.path in (first, folder) else tree.label(first)
-            evidence.append(f"{name}{more}: {keys}")
+            evidence.append(f"{tree.named(list(files.values()))}: {keys}")
             versions.append(title)
-    logs = spoken_logs(tree, DIALECT)
-    kinds = dict.fromkeys([*versions, *(log.kind for log in logs)])
-    evidence += described(logs, DIALECT)
-    return Sighting(", ".join(kinds), tuple(evidence)) if evidence else None
+    return sighting(evidence, versions, spoken_logs(tree, DIALECT), DIALECT)
 
 
 def convert(tree: Tree, sink: Sink) -> None:

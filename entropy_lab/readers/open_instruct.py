@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from entropy_lab.errors import RunFormatError
-from entropy_lab.readers.dialects import described, read_scalars, spoken_logs
+from entropy_lab.readers.dialects import read_scalars, sighting, spoken_logs
 from entropy_lab.readers.open_instruct_lines import find_lines, line_steps
 from entropy_lab.readers.reader import Reader, Sighting
 from entropy_lab.readers.records import Record, line_records, parsed
@@ -56,15 +56,10 @@ _KEPT: Final = ("sample_idx", "prompt_idx", "finish_reason", "request_info")
 def recognise(tree: Tree) -> Sighting | None:
     """See shards of traces, and scalars such as ``loss/kl_avg``."""
     shards, logs = _shards(tree), spoken_logs(tree, DIALECT)
-    evidence = [
-        f"{tree.label(files[0])}{f' and {len(files) - 1:,} more' if files[1:] else ''}: {_keys(tree, files)}"
-        for files in shards.values()
-    ]
+    evidence = [f"{tree.named(files)}: {_keys(tree, files)}" for files in shards.values()]
     older = [file for files in find_lines(tree).values() for file in files]
     evidence += [f"{tree.label(file)}: a line of columns each training step" for file in older]
-    evidence += described(logs, DIALECT)
-    kinds = dict.fromkeys([*(["traces"] if shards or older else []), *(log.kind for log in logs)])
-    return Sighting(", ".join(kinds), tuple(evidence)) if evidence else None
+    return sighting(evidence, ["traces"] if shards or older else [], logs, DIALECT)
 
 
 def convert(tree: Tree, sink: Sink) -> None:

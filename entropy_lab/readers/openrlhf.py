@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from entropy_lab.readers.dialects import described, read_scalars, spoken_logs
+from entropy_lab.readers.dialects import read_scalars, sighting, spoken_logs
 from entropy_lab.readers.reader import Reader, Sighting
 from entropy_lab.readers.scalars import Dialect, deliver
 from entropy_lab.readers.sink import Sink
@@ -30,9 +30,7 @@ DIALECT: Final = Dialect(
 
 def recognise(tree: Tree) -> Sighting | None:
     """See scalars such as ``train/ppo_clip_ratio``."""
-    logs = spoken_logs(tree, DIALECT)
-    kinds = dict.fromkeys(log.kind for log in logs)
-    return Sighting(", ".join(kinds), tuple(described(logs, DIALECT))) if logs else None
+    return sighting([], [], spoken_logs(tree, DIALECT), DIALECT)
 
 
 def convert(tree: Tree, sink: Sink) -> None:

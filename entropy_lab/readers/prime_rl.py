@@ -14,7 +14,7 @@ from typing import Final
 
 from entropy_lab.errors import RunFormatError
 from entropy_lab.readers.answers import Answer, write_answers
-from entropy_lab.readers.dialects import described, read_scalars, spoken_logs
+from entropy_lab.readers.dialects import read_scalars, sighting, spoken_logs
 from entropy_lab.readers.json_lines import read_objects
 from entropy_lab.readers.log_kinds import LogFile
 from entropy_lab.readers.prime_rl_episodes import Trace, find_episodes, read_traces
@@ -55,10 +55,7 @@ def recognise(tree: Tree) -> Sighting | None:
     for file in _metrics_files(tree):
         evidence.append(f"{tree.label(file)}: metrics.jsonl with {', '.join(DIALECT.spoken(_names(tree, file))[:3])}")
         versions.append("metrics.jsonl")
-    logs = _other_logs(tree)
-    evidence += described(logs, DIALECT)
-    kinds = dict.fromkeys([*versions, *(log.kind for log in logs)])
-    return Sighting(", ".join(kinds), tuple(evidence)) if evidence else None
+    return sighting(evidence, versions, _other_logs(tree), DIALECT)
 
 
 def convert(tree: Tree, sink: Sink) -> None:

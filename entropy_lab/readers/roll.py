@@ -5,11 +5,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sized
 from pathlib import Path
 from typing import Final
 
-from entropy_lab.readers.dialects import described, read_scalars, spoken_logs
+from entropy_lab.readers.dialects import read_scalars, sighting, spoken_logs
 from entropy_lab.readers.reader import Reader, Sighting
 from entropy_lab.readers.records import parsed
 from entropy_lab.readers.roll_dump import (
@@ -62,21 +61,14 @@ def recognise(tree: Tree) -> Sighting | None:
     """See both dumps, and scalars such as ``critic/entropy/mean``."""
     evidence, versions = [], []
     for files in by_folder(find_columns(tree)).values():
-        evidence.append(f"{tree.label(files[min(files)])}{_more(files)}: dumped rollouts, columns in one line")
+        evidence.append(f"{tree.named(list(files.values()))}: dumped rollouts, columns in one line")
         versions.append("rollout dump")
     rows = find_rows(tree)
     if rows:
         first = next(iter(rows.values()))[0]
         evidence.append(f"{tree.label(first)}: rows with per-token values of {len(rows):,} steps")
         versions.append("logging board")
-    logs = spoken_logs(tree, DIALECT)
-    evidence += described(logs, DIALECT)
-    kinds = dict.fromkeys([*versions, *(log.kind for log in logs)])
-    return Sighting(", ".join(kinds), tuple(evidence)) if evidence else None
-
-
-def _more(files: Sized) -> str:
-    return f" and {len(files) - 1:,} more" if len(files) > 1 else ""
+    return sighting(evidence, versions, spoken_logs(tree, DIALECT), DIALECT)
 
 
 def convert(tree: Tree, sink: Sink) -> None:
@@ -86,7 +78,7 @@ def convert(tree: Tree, sink: Sink) -> None:
         sink.facts["config"] = dict(settings)
     columns = one_run(by_folder(find_columns(tree)), tree, sink)
     if others := find_trajectories(tree):
-        sink.note(f"{tree.label(others[0])}{_more(others)}: of the agentic pipeline, without responses: not read")
+        sink.note(f"{tree.named(others)}: of the agentic pipeline, without responses: not read")
     rows = find_rows(tree)
     for step in sorted({*columns, *rows}):
         _write_step(tree, step, columns.get(step), rows.get(step, []), sink)
@@ -101,7 +93,7 @@ def _write_step(tree: Tree, step: int, columns: Path | None, files: list[Path], 
     if not files and columns:
         write_rollouts(sink, step, scored, tree.label(columns))
         return
-    where = tree.label(files[0]) if len(files) == 1 else f"{tree.label(files[0])} and {len(files) - 1} more"
+    where = tree.named(files)
     rollouts = list(parsed(row_records(tree, files, step, sink), of_row, sink))
     for name, theirs in (("token_logp", "logprobs"), ("token_entropy", "old_log_probs2_entropy")):
         if all_zero(rollouts, name):

@@ -10,8 +10,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from entropy_lab.prompt_names import prompt_ids
 from entropy_lab.readers.columns import frame_of, series, with_kept
-from entropy_lab.readers.groups import group_numbers, ordered_groups, prompt_ids, sample_numbers
+from entropy_lab.readers.groups import group_numbers, ordered_groups, sample_numbers
 from entropy_lab.readers.sink import Sink
 from entropy_lab.readers.verdicts import as_verdict, explicit_verdict
 

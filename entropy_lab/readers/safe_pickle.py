@@ -10,7 +10,7 @@ from __future__ import annotations
 import pickle
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,7 +48,7 @@ class _Reader(pickle._Unpickler):
             raise pickle.UnpicklingError(f"it names {module}.{name}")
         return Kept
 
-    def persistent_load(self, pid: object) -> Any:  # noqa: ANN401
+    def persistent_load(self, pid: object) -> NoReturn:
         raise pickle.UnpicklingError("it refers to data outside the file")
 
 

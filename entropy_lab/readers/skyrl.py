@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from entropy_lab.errors import RunFormatError
 from entropy_lab.readers.answers import Answer, write_answers
-from entropy_lab.readers.dialects import described, read_scalars, spoken_logs
+from entropy_lab.readers.dialects import read_scalars, sighting, spoken_logs
 from entropy_lab.readers.reader import Reader, Sighting
 from entropy_lab.readers.records import Record, line_records, parsed
 from entropy_lab.readers.rollouts import Rollout, prompt_of, token_text, write_rollouts
@@ -73,17 +73,14 @@ def recognise(tree: Tree) -> Sighting | None:
     """See dumped batches, evaluation results, and scalars such as ``policy/policy_entropy``."""
     evidence, versions = [], []
     for files in _batches(tree).values():
-        more = f" and {len(files) - 1:,} more" if len(files) > 1 else ""
-        evidence.append(f"{tree.label(files[min(files)])}{more}: dumped batches")
+        evidence.append(f"{tree.named(list(files.values()))}: dumped batches")
         versions.append("dumped batches")
     passes, logs = _passes(tree), spoken_logs(tree, DIALECT)
     if passes:
         first = next(iter(passes.values()))[0]
         evidence.append(f"{tree.label(first)}: evaluation results of {len(passes):,} passes")
         versions.append("evaluation results")
-    evidence += described(logs, DIALECT)
-    kinds = dict.fromkeys([*versions, *(log.kind for log in logs)])
-    return Sighting(", ".join(kinds), tuple(evidence)) if evidence else None
+    return sighting(evidence, versions, logs, DIALECT)
 
 
 def convert(tree: Tree, sink: Sink) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 from entropy_lab.errors import RunFormatError
 from entropy_lab.readers.answers import Answer, write_answers
 from entropy_lab.readers.columns import message_text
-from entropy_lab.readers.dialects import described, read_scalars, spoken_logs
+from entropy_lab.readers.dialects import read_scalars, sighting, spoken_logs
 from entropy_lab.readers.reader import Reader, Sighting
 from entropy_lab.readers.records import BoolArray, Record, parsed
 from entropy_lab.readers.rollouts import Rollout, all_zero, masked, prompt_of, token_text, without, write_rollouts
@@ -84,12 +84,9 @@ def recognise(tree: Tree) -> Sighting | None:
         *(("train data", [part for parts in files.values() for part in parts]) for files in dumps.train.values()),
         *(("validation data", list(files.values())) for files in dumps.evals.values()),
     ):
-        more = f" and {len(files) - 1:,} more" if len(files) > 1 else ""
-        evidence.append(f"{tree.label(files[0])}{more}: {title}")
+        evidence.append(f"{tree.named(files)}: {title}")
         versions.append(title)
-    evidence += described(logs, DIALECT)
-    kinds = dict.fromkeys([*versions, *(log.kind for log in logs)])
-    return Sighting(", ".join(kinds), tuple(evidence)) if evidence else None
+    return sighting(evidence, versions, logs, DIALECT)
 
 
 def convert(tree: Tree, sink: Sink) -> None:

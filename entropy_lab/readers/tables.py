@@ -10,9 +10,10 @@ from typing import Any, Final
 import polars as pl
 
 from entropy_lab.errors import RunFormatError
+from entropy_lab.prompt_names import prompt_ids
 from entropy_lab.readers.columns import frame_of, kept_name, message_text
 from entropy_lab.readers.containers import HOW, convert_logs
-from entropy_lab.readers.groups import group_numbers, prompt_ids, sample_numbers
+from entropy_lab.readers.groups import group_numbers, sample_numbers
 from entropy_lab.readers.json_lines import read_objects
 from entropy_lab.readers.log_kinds import LogFile
 from entropy_lab.readers.logs import find_logs

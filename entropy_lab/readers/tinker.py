@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from entropy_lab.errors import RunFormatError
 from entropy_lab.readers.answers import Answer, write_answers
-from entropy_lab.readers.dialects import described, read_scalars, spoken_logs
+from entropy_lab.readers.dialects import read_scalars, sighting, spoken_logs
 from entropy_lab.readers.reader import Reader, Sighting
 from entropy_lab.readers.records import Record, line_records, of_step, parsed
 from entropy_lab.readers.rollouts import Rollout, write_rollouts
@@ -51,9 +51,7 @@ def recognise(tree: Tree) -> Sighting | None:
             f"{tree.label(next(iter(files.values())))}: {len(files):,} files of summaries: {', '.join(names)}"
         )
         versions.append("rollout summaries")
-    evidence += described(logs, DIALECT)
-    kinds = dict.fromkeys([*versions, *(log.kind for log in logs)])
-    return Sighting(", ".join(kinds), tuple(evidence)) if evidence else None
+    return sighting(evidence, versions, logs, DIALECT)
 
 
 def convert(tree: Tree, sink: Sink) -> None:

@@ -58,7 +58,7 @@ def _array_parts() -> list[Any]:
     return [multiarray._reconstruct, multiarray.scalar, *old, np.ndarray, np.dtype, *kinds]
 
 
-def _as_arrays(value: Any) -> Any:  # noqa: ANN401
+def _as_arrays(value: object) -> object:
     import torch
 
     if isinstance(value, torch.Tensor):

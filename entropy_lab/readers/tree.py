@@ -6,7 +6,7 @@ import gzip
 import json
 import os
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -86,6 +86,10 @@ class Tree:
     def label(self, file: Path) -> str:
         """Name a file as its owner would: relative to the directory."""
         return file.name if file == self.path else str(file.relative_to(self.path))
+
+    def named(self, files: Sequence[Path]) -> str:
+        """Name files, one or more, by the first: ``"1.jsonl and 9 more"``."""
+        return self.label(files[0]) + (f" and {len(files) - 1:,} more" if files[1:] else "")
 
     def having(self, test: Callable[[Path], bool]) -> tuple[Path, ...]:
         """Give the files that pass a test."""

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any, Final
 
-from entropy_lab.readers.dialects import described
+from entropy_lab.readers.dialects import sighting
 from entropy_lab.readers.logs import of_run
 from entropy_lab.readers.reader import Reader, Sighting
 from entropy_lab.readers.scalars import Scalars, deliver, join
@@ -31,9 +31,8 @@ def recognise(tree: Tree) -> Sighting | None:
     evidence += [f"{tree.label(file)}: completions of ms-swift, one line a generation" for file in swift]
     evidence += [f"{tree.label(tables[0].parent)}: {len(tables):,} tables of completions"] if tables else []
     evidence += [f"{tree.label(file)}: token-level rows of a hook" for file in tokens]
-    evidence += described(logs, DIALECT)
-    kinds = dict.fromkeys([*(["completions"] if folders or swift or tables else []), *(log.kind for log in logs)])
-    return Sighting(", ".join(kinds) or "token-level rows", tuple(evidence)) if evidence else None
+    own = ["completions"] if folders or swift or tables else ["token-level rows"] if tokens and not logs else []
+    return sighting(evidence, own, logs, DIALECT)
 
 
 def convert(tree: Tree, sink: Sink) -> None:

@@ -15,8 +15,9 @@ import numpy as np
 import polars as pl
 
 from entropy_lab.errors import RunFormatError
+from entropy_lab.prompt_names import prompt_ids
 from entropy_lab.readers.columns import frame_of, kept_name, message_text
-from entropy_lab.readers.groups import centred_size, common_size, group_numbers, prompt_ids, sample_numbers
+from entropy_lab.readers.groups import centred_size, common_size, group_numbers, sample_numbers
 from entropy_lab.readers.log_kinds import json_table
 from entropy_lab.readers.scalars import Log, Scalars, TableRef, as_step
 from entropy_lab.readers.sink import Sink

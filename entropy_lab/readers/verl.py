@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from entropy_lab.errors import RunFormatError
 from entropy_lab.readers import roll
-from entropy_lab.readers.dialects import described, spoken_logs
+from entropy_lab.readers.dialects import sighting, spoken_logs
 from entropy_lab.readers.log_kinds import LogFile
 from entropy_lab.readers.logs import find_logs, of_dialect
 from entropy_lab.readers.reader import Reader, Sighting
@@ -73,12 +73,9 @@ _PRINTED_MODE: Final = re.compile(rb"'?loss_agg_mode'?[:=] ?'?([a-z-]+)'?")
 def recognise(tree: Tree) -> Sighting | None:
     """See dumps and logs of verl."""
     dumps, tensors = find_dumps(tree), find_tensors(tree)
-    logs = spoken_logs(tree, DIALECT)
     evidence = [*(dump.evidence for dump in dumps), *(tensor.evidence for tensor in tensors)]
-    evidence += described(logs, DIALECT)
     versions = [*(dump.version for dump in dumps), *(tensor.version for tensor in tensors)]
-    kinds = dict.fromkeys([*versions, *(log.kind for log in logs)])
-    return Sighting(", ".join(kinds), tuple(evidence)) if evidence else None
+    return sighting(evidence, versions, spoken_logs(tree, DIALECT), DIALECT)
 
 
 def convert(tree: Tree, sink: Sink) -> None:

@@ -14,8 +14,9 @@ import polars as pl
 
 from entropy_lab.errors import RunFormatError
 from entropy_lab.json_values import json_text
+from entropy_lab.prompt_names import prompt_ids
 from entropy_lab.readers.columns import frame_of, kept_name
-from entropy_lab.readers.groups import group_numbers, prompt_ids, sample_numbers
+from entropy_lab.readers.groups import group_numbers, sample_numbers
 from entropy_lab.readers.json_lines import read_objects
 from entropy_lab.readers.scalars import as_number
 from entropy_lab.readers.sink import Sink

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import polars as pl
@@ -13,8 +13,12 @@ from numpy.typing import NDArray
 from entropy_lab.errors import ParameterError
 from entropy_lab.json_values import json_text
 
+TensorLike: TypeAlias = Any
+"""What a training loop holds: a torch tensor of any device and type, an array, a list of numbers, rows or tensors.
+These have no type in common while torch is not imported; `array`, `rows` and their like look at the value."""
 
-def array(name: str, value: Any) -> NDArray[Any]:  # noqa: ANN401 - tensors, arrays, lists
+
+def array(name: str, value: TensorLike) -> NDArray[Any]:
     """Copy a value into a numpy array, from whatever device and type it is on.
 
     Parameters
@@ -88,7 +92,7 @@ class Rows:
         return f"{len(self.n_B)} rows of {span} values"
 
 
-def rows(name: str, value: Any) -> Rows:  # noqa: ANN401
+def rows(name: str, value: TensorLike) -> Rows:
     """Read values that every token has.
 
     Parameters
@@ -131,7 +135,7 @@ def rows(name: str, value: Any) -> Rows:  # noqa: ANN401
     return Rows(flat, np.array([row.size for row in each], dtype=np.int64), from_array=False)
 
 
-def is_ragged(value: Any) -> bool:  # noqa: ANN401
+def is_ragged(value: TensorLike) -> bool:
     """Tell whether a value is a list of rows, each of a length of its own.
 
     Examples
@@ -143,7 +147,7 @@ def is_ragged(value: Any) -> bool:  # noqa: ANN401
     return not rectangular and is_by_token(value)
 
 
-def is_by_token(value: Any) -> bool:  # noqa: ANN401
+def is_by_token(value: TensorLike) -> bool:
     """Tell whether a value has a number for every token, or one for every rollout.
 
     Examples
@@ -159,7 +163,7 @@ def is_by_token(value: Any) -> bool:  # noqa: ANN401
     return isinstance(first, list | tuple) or getattr(first, "ndim", 0) > 0
 
 
-def numbers(name: str, value: Any, n_rollouts: int) -> pl.Series:  # noqa: ANN401
+def numbers(name: str, value: TensorLike, n_rollouts: int) -> pl.Series:
     """Read one number a rollout.
 
     Parameters
@@ -192,7 +196,7 @@ def numbers(name: str, value: Any, n_rollouts: int) -> pl.Series:  # noqa: ANN40
     return series.cast(pl.Float64)
 
 
-def flags(name: str, value: Any, n_rollouts: int) -> pl.Series:  # noqa: ANN401
+def flags(name: str, value: TensorLike, n_rollouts: int) -> pl.Series:
     """Read one Boolean a rollout; numbers 0 and 1 are Booleans too, None and NaN are null.
 
     Examples
@@ -210,7 +214,7 @@ def flags(name: str, value: Any, n_rollouts: int) -> pl.Series:  # noqa: ANN401
     raise ParameterError(name, f"hold {series.drop_nulls().unique().head(3).to_list()}", "True, False or None")
 
 
-def texts(name: str, value: Any, n_rollouts: int) -> pl.Series:  # noqa: ANN401
+def texts(name: str, value: TensorLike, n_rollouts: int) -> pl.Series:
     """Read one text a rollout; other values than texts, such as lists of chat messages, become JSON.
 
     Examples
@@ -238,7 +242,7 @@ def require_one_each(name: str, found: int, n_rollouts: int) -> None:
         raise ParameterError(name, wrong, "one a rollout, the same order everywhere")
 
 
-def _series(name: str, value: Any, n_rollouts: int) -> pl.Series:  # noqa: ANN401
+def _series(name: str, value: TensorLike, n_rollouts: int) -> pl.Series:
     if isinstance(value, str | bytes) or not hasattr(value, "__len__"):
         raise ParameterError(name, f"is one {type(value).__name__}", "one value a rollout")
     if is_by_token(value):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from hashlib import blake2b
 from typing import Any, Final, TypedDict
 
 import numpy as np
@@ -13,7 +12,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from entropy_lab.errors import ParameterError
-from entropy_lab.recording.arrays import array, flags, is_by_token, numbers, require_one_each, rows, texts
+from entropy_lab.prompt_names import prompt_ids
+from entropy_lab.recording.arrays import TensorLike, array, flags, is_by_token, numbers, require_one_each, rows, texts
 from entropy_lab.recording.tokens import Tokens
 from entropy_lab.schema import ROLLOUTS
 
@@ -25,7 +25,7 @@ class Rollouts(TypedDict, total=False):
     with `n_tokens`. Everything may be a torch tensor of any device and type, a numpy array or a list.
     """
 
-    rewards: Any
+    rewards: TensorLike
     """The reward that training used; shape (B,)."""
     prompts: Any
     """Texts, or lists of chat messages (kept as JSON)."""
@@ -38,36 +38,36 @@ class Rollouts(TypedDict, total=False):
     groups: Any
     """Which rollouts were drawn together: any texts or integers, (B,). Rows of one prompt that share it are one group,
     whichever rank they are on. When left out: `group_size` neighbours, else all rollouts of a prompt."""
-    correct: Any
+    correct: TensorLike
     """The verifier's verdicts: True, False, None (or 1, 0, NaN); when left out, `rewards` while they are all 0 or 1."""
-    advantages: Any
+    advantages: TensorLike
     """(B,), or by token."""
-    mask: Any
+    mask: TensorLike
     """1 or True at response tokens, shape (B, T) or rows."""
-    n_tokens: Any
+    n_tokens: TensorLike
     """Response tokens, (B,); taken from `mask` or from rows when left out."""
-    token_ids: Any
+    token_ids: TensorLike
     """Response tokens, by token."""
-    logps: Any
+    logps: TensorLike
     """log π_old of the response tokens at the sampling temperature, in nats, by token; or their sums (B,)."""
-    logps_after: Any
+    logps_after: TensorLike
     """The same under the policy after this step's update."""
-    sampler_logps: Any
+    sampler_logps: TensorLike
     """The same as the rollout engine reported; only sums are kept."""
-    entropies: Any
+    entropies: TensorLike
     """Full-vocabulary entropy of π_old at the response tokens, in nats, by token; or their means (B,)."""
-    truncated: Any
+    truncated: TensorLike
     """True where the length limit stopped the response."""
-    epoch: Any
+    epoch: TensorLike
     """Pass over the training prompts: one number, or (B,)."""
     source: Any
     """Data set or environment: one text, or (B,)."""
-    prompt_token_ids: Any
+    prompt_token_ids: TensorLike
     """Prompt tokens as the policy saw them, rows or (B, S) with `prompt_mask`; kept for ``entropy-lab score``."""
-    prompt_mask: Any
+    prompt_mask: TensorLike
     """1 at prompt tokens, (B, S)."""
-    extra: Any
-    """Further columns: a mapping from names to (B,)."""
+    extra: Mapping[str, TensorLike]
+    """Further columns, by name; (B,)."""
 
 
 _SUMMED: Final = {"logps": "logp", "logps_after": "logp_after", "sampler_logps": "sampler_logp"}
@@ -127,7 +127,9 @@ def rollout_frame(given: Mapping[str, Any], keep: Keep) -> pl.DataFrame:
     return pl.DataFrame(columns)
 
 
-def after_frame(logps: Any, mask: Any, n_B: NDArray[np.int64] | None, n_rollouts: int, keep: Keep) -> pl.DataFrame:  # noqa: ANN401
+def after_frame(
+    logps: TensorLike, mask: TensorLike, n_B: NDArray[np.int64] | None, n_rollouts: int, keep: Keep
+) -> pl.DataFrame:
     """Lay out log-probabilities under the policy after the update, of rollouts that were given before.
 
     Parameters
@@ -207,12 +209,10 @@ def _prompt_names(given: Mapping[str, Any], n: int) -> pl.Series:
         tokens = _prompt_selection(given, n)
         flat = tokens.take("prompt_token_ids", given["prompt_token_ids"])
         prompts = list(map(str, tokens.lists("", flat, pl.Int64()).to_list()))
-    # The readers name prompts so too: an imported run and a recorded one share their prompts' names.
-    name_of = {text: blake2b(text.encode("utf-8", "replace"), digest_size=8).hexdigest() for text in set(prompts)}
-    return pl.Series("prompt_id", [name_of[prompt] for prompt in prompts], dtype=pl.String)
+    return pl.Series("prompt_id", prompt_ids(prompts), dtype=pl.String)
 
 
-def _names(name: str, value: Any, n: int) -> pl.Series:  # noqa: ANN401
+def _names(name: str, value: TensorLike, n: int) -> pl.Series:
     """Read a name a rollout: texts, or integers."""
     if is_by_token(value):
         hint = "response tokens are token_ids, prompt tokens prompt_token_ids"
@@ -244,7 +244,7 @@ def _numbers(given: Mapping[str, Any], n: int, tokens: Tokens | None, keep: Keep
     return columns
 
 
-def _log_probabilities(name: str, value: Any, n: int, tokens: Tokens | None, keep: Keep) -> list[pl.Series]:  # noqa: ANN401
+def _log_probabilities(name: str, value: TensorLike, n: int, tokens: Tokens | None, keep: Keep) -> list[pl.Series]:
     column = _SUMMED[name]
     if not is_by_token(value):
         return [numbers(name, value, n).alias(column)]
@@ -256,7 +256,7 @@ def _log_probabilities(name: str, value: Any, n: int, tokens: Tokens | None, kee
     return found
 
 
-def _entropies(value: Any, n: int, tokens: Tokens | None, keep: Keep) -> list[pl.Series]:  # noqa: ANN401
+def _entropies(value: TensorLike, n: int, tokens: Tokens | None, keep: Keep) -> list[pl.Series]:
     if not is_by_token(value):
         return [numbers("entropies", value, n).alias("entropy")]
     known = _demand(tokens, "entropies", value)
@@ -266,7 +266,7 @@ def _entropies(value: Any, n: int, tokens: Tokens | None, keep: Keep) -> list[pl
     return [mean, *([known.lists("token_entropy", flat, pl.Float32())] if keep.tokens else [])]
 
 
-def _advantages(value: Any, n: int, tokens: Tokens | None, keep: Keep) -> list[pl.Series]:  # noqa: ANN401
+def _advantages(value: TensorLike, n: int, tokens: Tokens | None, keep: Keep) -> list[pl.Series]:
     """Rollout-level advantages; of those by token, the constant where they are constant and the mean where not."""
     if not is_by_token(value):
         return [numbers("advantages", value, n).alias("advantage")]
@@ -298,7 +298,7 @@ def _prompt_selection(given: Mapping[str, Any], n: int) -> Tokens:
     return tokens
 
 
-def _demand(tokens: Tokens | None, name: str, value: Any) -> Tokens:  # noqa: ANN401
+def _demand(tokens: Tokens | None, name: str, value: TensorLike) -> Tokens:
     if tokens is None:
         wrong = f"has {rows(name, value).shape}, and nothing says which entries are response tokens"
         raise ParameterError(name, wrong, "mask of the same shape, n_tokens, or a list of rows without padding")

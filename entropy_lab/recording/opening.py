@@ -107,7 +107,7 @@ def where_to_go_on(path: Path, method: Mapping[str, Any], *, resume: bool, last_
     return Start(resumed=True, last=last, seconds=float(seconds or 0.0), lost=lost)  # type: ignore[arg-type]
 
 
-def begin(path: Path, start: Start, **about: Any) -> RunWriter:  # noqa: ANN401 - RunWriter's own
+def begin(path: Path, start: Start, **about: Any) -> RunWriter:
     """Begin a run, or cut it to where it goes on.
 
     Parameters

@@ -15,6 +15,7 @@ import polars as pl
 from entropy_lab.amending import amend_info
 from entropy_lab.errors import EntropyLabError, ParameterError
 from entropy_lab.json_values import json_value
+from entropy_lab.recording.arrays import TensorLike
 from entropy_lab.recording.columns import Keep, Rollouts, after_frame, rollout_frame
 from entropy_lab.recording.groups import require_one_prompt
 from entropy_lab.recording.numbers import step_numbers
@@ -165,7 +166,7 @@ class Recorder:
             _require_same_columns("add", frame, self._rows)
             self._rows.append(frame)
 
-    def after(self, logps: Any, mask: Any = None) -> None:  # noqa: ANN401 - tensors, arrays, lists
+    def after(self, logps: TensorLike, mask: TensorLike = None) -> None:
         """Add log-probabilities under the policy after the update, of rollouts that `add` was given.
 
         Parameters

@@ -11,7 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from entropy_lab.errors import ParameterError
-from entropy_lab.recording.arrays import Rows, array, is_ragged, require_one_each, rows
+from entropy_lab.recording.arrays import Rows, TensorLike, array, is_ragged, require_one_each, rows
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,9 @@ class Tokens:
     def of(
         cls,
         n_rollouts: int,
-        mask: Any = None,  # noqa: ANN401 - tensors, arrays, lists
-        n_tokens: Any = None,  # noqa: ANN401
-        named: Iterable[tuple[str, Any]] = (),
+        mask: TensorLike = None,
+        n_tokens: TensorLike = None,
+        named: Iterable[tuple[str, TensorLike]] = (),
         mask_name: str = "mask",
     ) -> Tokens | None:
         """Find the tokens of B rollouts.
@@ -87,7 +87,7 @@ class Tokens:
                 require_one_each(ragged[0], len(lengths), n_rollouts)
         return None if lengths is None else cls(lengths, None)
 
-    def take(self, name: str, value: Any) -> NDArray[Any]:  # noqa: ANN401
+    def take(self, name: str, value: TensorLike) -> NDArray[Any]:
         """Take the response tokens' values, rollout after rollout.
 
         Parameters
@@ -175,7 +175,7 @@ class Tokens:
         return gaps
 
 
-def _read_mask(name: str, mask: Any, n_rollouts: int) -> Rows:  # noqa: ANN401
+def _read_mask(name: str, mask: TensorLike, n_rollouts: int) -> Rows:
     found = rows(name, mask)
     require_one_each(name, len(found.n_B), n_rollouts)
     inside = found.flat != 0
@@ -184,7 +184,7 @@ def _read_mask(name: str, mask: Any, n_rollouts: int) -> Rows:  # noqa: ANN401
     return Rows(inside, found.n_B, found.from_array)
 
 
-def _read_lengths(n_tokens: Any, n_rollouts: int) -> NDArray[np.int64]:  # noqa: ANN401
+def _read_lengths(n_tokens: TensorLike, n_rollouts: int) -> NDArray[np.int64]:
     lengths = array("n_tokens", n_tokens)
     if lengths.ndim != 1 or lengths.dtype.kind not in "iu" or (lengths < 0).any():
         raise ParameterError("n_tokens", f"has shape {lengths.shape}, {lengths.dtype}", "(rollouts,), 0 or more each")

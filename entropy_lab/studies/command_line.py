@@ -76,7 +76,7 @@ def from_command_line(
 def _named(words: Sequence[str]) -> str:
     """Value of the last ``--preset``; empty without one, or where it has no value, which tyro will say."""
     name = ""
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for word, following in zip(words, [*words, ""][1:], strict=True):
         option, equals, value = word.partition("=")
         if option == _OPTION:
             name = value if equals else following
@@ -100,7 +100,7 @@ def _with_preset_option(config_class: type[Any]) -> type[Any]:
     """Give the class an option ``--preset``, first in its help."""
     frozen = config_class.__dataclass_params__.frozen
     known = ", ".join(PRESETS.names())
-    about = f"Settings to begin from: {known}, or a file (./mine.toml). Other options go before them."
+    about = f"Settings to begin from: {known}, or a file (./mine.toml). Other options change single ones."
     option = (_OPTION.strip("-"), Annotated[str, arg(help=about, metavar="PRESET")], "")
     base = make_dataclass("_Preset", [option], kw_only=True, frozen=frozen)
     return make_dataclass(config_class.__name__, [], bases=(config_class, base), kw_only=True, frozen=frozen)

@@ -71,6 +71,11 @@ class PlannedRun:
     seed: int
     values: Mapping[str, Any]
 
+    @property
+    def where(self) -> str:
+        """Where the plan says what the run is, for errors."""
+        return f"methods.{self.method} in settings.{self.setting}"
+
 
 @dataclass(frozen=True)
 class Plan:

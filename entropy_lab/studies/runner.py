@@ -74,7 +74,7 @@ def check_plan(plan: Plan, runs: Sequence[PlannedRun], study: Path) -> dict[str,
     steps = {}
     for run in runs:
         target = study / "runs" / run.name
-        config = configured(trainer.Config, f"methods.{run.method} in settings.{run.setting}", run.values, target)
+        config = configured(trainer.Config, run.where, run.values, target)
         steps[run.name] = int(config.steps)
         if target.exists():
             _require_same(target, config)
@@ -148,8 +148,7 @@ def _make(
         while idle and (run := next(queue, None)) is not None:
             # The process's number keeps what a killed start may still be writing apart from this one.
             place = study / "unfinished" / str(os.getpid()) / run.name
-            where = f"methods.{run.method} in settings.{run.setting}"
-            job = Job(plan.trainer, where, run.values, place, study / "runs" / run.name, keep)
+            job = Job(plan.trainer, run.where, run.values, place, study / "runs" / run.name, keep)
             idle.pop().begin(job)
             progress.running[run.name] = place
         busy = [worker for worker in workers if worker.job is not None]

@@ -44,7 +44,7 @@ def load_trainer(name: str) -> ModuleType:
         raise MissingExtraError(f"train {name}", f"{error.name} is not installed", "the extra `train`", hint) from error
 
 
-def configured(config_class: type[Any], where: str, values: Mapping[str, Any], out: Path) -> Any:  # noqa: ANN401
+def configured(config_class: type[Any], where: str, values: Mapping[str, Any], out: Path) -> Any:  # noqa: ANN401 - the class given
     """Fill a trainer's configuration.
 
     Parameters

@@ -27,7 +27,7 @@ TASKS: Final = MappingProxyType[str, Factory](
 _MEMBERS: Final = ("name", "problems", "verify", "benchmarks")
 
 
-def get(name: str, **params: Any) -> Task:  # noqa: ANN401 - a task's own parameters
+def get(name: str, **params: Any) -> Task:
     """Make the task with a name, or the one in a Python file.
 
     Parameters
