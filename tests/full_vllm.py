@@ -25,7 +25,8 @@ from entropy_lab.rl.policy import PolicySettings
 from entropy_lab.rl.precision import compute_in
 from entropy_lab.rl.sequences import Sequences
 from entropy_lab.rl.transformers_engine import TransformersEngine
-from entropy_lab.rl.vllm_engine import VllmEngine, VllmOptions
+from entropy_lab.rl.vllm_engine import VllmEngine
+from entropy_lab.rl.vllm_options import VllmOptions
 
 torch.set_num_threads(1)
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")

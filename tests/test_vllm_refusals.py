@@ -6,7 +6,8 @@ import pytest
 
 from entropy_lab.errors import MissingExtraError, ParameterError
 from entropy_lab.rl.model import ModelSizes, build_model
-from entropy_lab.rl.vllm_engine import VllmEngine, VllmOptions, require_vllm
+from entropy_lab.rl.vllm_engine import VllmEngine
+from entropy_lab.rl.vllm_options import VllmOptions, require_vllm
 
 SIZES = ModelSizes(hidden=8, layers=1, heads=2, kv_heads=1, head_dim=4, feed_forward=8)
 

@@ -48,7 +48,7 @@ from entropy_lab.rl.resume import BEGINNING, Start, find_start, require_startabl
 from entropy_lab.rl.sinks import accuracies, open_sinks, require_sinks
 from entropy_lab.rl.tokens import Tokens
 from entropy_lab.rl.update import LossStatistics, Objective, accumulate_gradients, clip_gradients
-from entropy_lab.rl.vllm_engine import VllmOptions
+from entropy_lab.rl.vllm_options import VllmOptions
 from entropy_lab.rl.warm_start import WarmStart
 from entropy_lab.studies.command_line import from_command_line
 from entropy_lab.tasks import Problem, Task, demonstrated

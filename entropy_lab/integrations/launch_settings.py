@@ -10,7 +10,7 @@ from entropy_lab import advantages
 from entropy_lab.errors import ParameterError
 from entropy_lab.rl.policy import PolicySettings
 from entropy_lab.rl.ranges import Count, CountOrNone, NotNegative, Positive, require_in_range
-from entropy_lab.rl.vllm_engine import VllmOptions
+from entropy_lab.rl.vllm_options import VllmOptions
 
 
 @dataclass(kw_only=True)

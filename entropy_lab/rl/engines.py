@@ -10,7 +10,8 @@ from typing import Final
 from entropy_lab.rl.engine import RolloutEngine
 from entropy_lab.rl.policy import Policy
 from entropy_lab.rl.transformers_engine import TransformersEngine
-from entropy_lab.rl.vllm_engine import VllmEngine, VllmOptions, require_vllm
+from entropy_lab.rl.vllm_engine import VllmEngine
+from entropy_lab.rl.vllm_options import VllmOptions, require_vllm
 
 ENGINES: Final = ("transformers", "vllm")
 

@@ -11,8 +11,6 @@ import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
-from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
@@ -29,11 +27,8 @@ from entropy_lab.rl.logprobs import score
 from entropy_lab.rl.precision import compute_dtype
 from entropy_lab.rl.process_state import undisturbed
 from entropy_lab.rl.sequences import Sequences
+from entropy_lab.rl.vllm_options import INSTALL, TOLERANCE, VllmOptions, require_vllm
 from entropy_lab.tasks.task import EOS, PAD
-
-TOLERANCE: Final = {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.02}
-"""Mean absolute difference of two log-probabilities of a token, in nats, that rounding to a type explains. Measured on
-random models: 2e-7 in float32, 0.017 in bfloat16."""
 
 _LOWEST_TEMPERATURE: Final = 0.01
 """vLLM raises a lower one to this, without an error."""
@@ -43,49 +38,6 @@ _PROBE: Final = (24, 4)
 
 _ENVIRONMENT: Final = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
 """Of vLLM, where nothing else is set: it reports no use, and says only what went wrong."""
-
-_INSTALL: Final = "pip install 'entropy-lab[vllm]' with a GPU, else the CPU package as in docs/engines.md"
-
-
-@dataclass(frozen=True)
-class VllmOptions:
-    """How vLLM runs; the defaults share a machine with the trainer.
-
-    Raises
-    ------
-    ParameterError
-        When a number is outside its range.
-
-    Examples
-    --------
-    >>> VllmOptions(max_model_len=4096).gpu_memory_utilization
-    0.4
-    """
-
-    max_model_len: int | None = None
-    """Most tokens of a prompt and its response together; None for what the model was made for. Less needs less memory:
-    the key-value cache must hold one such sequence at least."""
-    gpu_memory_utilization: float = 0.4
-    """Share of the GPU's memory for vLLM's weights and cache; the trainer needs the rest. Not used on a processor."""
-    kv_cache_memory_bytes: int | None = None
-    """Size of the key-value cache; None for 512 MiB on a processor, for what gpu_memory_utilization leaves on a GPU."""
-    max_num_seqs: int = 256
-    """Most responses that are sampled side by side."""
-    enforce_eager: bool | None = None
-    """Run without compiling and without CUDA graphs; None for yes on a processor and no on a GPU."""
-    tolerance: float | None = None
-    """Mean absolute difference of log-probabilities, in nats, up to which a push of weights counts as done; None for
-    that of the type, see `TOLERANCE`."""
-
-    def __post_init__(self) -> None:
-        for name in ("kv_cache_memory_bytes", "max_num_seqs", "tolerance"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ParameterError(name, f"is {value}", "above 0")
-        if self.max_model_len is not None and self.max_model_len < 2:
-            raise ParameterError("max_model_len", f"is {self.max_model_len}", "2 or more")
-        if not 0 < self.gpu_memory_utilization <= 1:
-            raise ParameterError("gpu_memory_utilization", f"is {self.gpu_memory_utilization}", "above 0, at most 1")
 
 
 class VllmEngine:
@@ -304,25 +256,13 @@ class VllmEngine:
         return torch.compiler.set_stance("force_eager") if self._on_cpu else nullcontext()
 
 
-def require_vllm() -> None:
-    """Refuse to begin where vLLM is not installed; it is not loaded, which takes seconds.
-
-    Raises
-    ------
-    MissingExtraError
-        It is not.
-    """
-    if find_spec("vllm") is None:
-        raise MissingExtraError("vllm", "is not installed", hint=_INSTALL)
-
-
 def _import_vllm() -> Any:  # noqa: ANN401 - it is not here to be typed
     require_vllm()
     try:
         import vllm
         import vllm.platforms
     except Exception as error:  # a package of parts that do not fit together fails in many ways
-        raise MissingExtraError("vllm", f"cannot be imported ({_brief(error)})", hint=_INSTALL) from error
+        raise MissingExtraError("vllm", f"cannot be imported ({_brief(error)})", hint=INSTALL) from error
     return vllm
 
 
