@@ -138,6 +138,13 @@ def test_scalars_alone_are_said_to_be_all(tmp_path, capsys):
     assert "log.csv, method unknown" in words
     assert "training: this run did not record any rollouts" in words
     assert words.count("did not record") == 2  # rollouts, and the columns of validation passes
+    assert {path.name for path in (tmp_path / "out/figures").glob("*.png")} == {"figure2.png", "figure5.png"}
+
+
+def test_only_scalars_that_there_are_are_drawn(tmp_path, capsys):
+    (tmp_path / "log.csv").write_text("step,loss,reward\n" + "".join(f"{i},0.5,{i}\n" for i in range(5)))
+    said(capsys, "analyze", tmp_path / "log.csv", "--out", tmp_path / "out")
+    assert {path.name for path in (tmp_path / "out/figures").glob("*.png")} == {"figure5.png"}
 
 
 def test_a_reader_that_leaves_early_is_no_finding():

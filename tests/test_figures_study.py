@@ -33,7 +33,7 @@ def test_figures_of_a_study_are_drawn_without_torch(study, tmp_path):
     words = [sys.executable, "-c", code, "figures", str(study), "figure3", "table1", "--out", str(tmp_path)]
     done = subprocess.run(words, capture_output=True, text=True, check=True)
     for setting in SETTINGS:
-        assert f"REINFORCE × 3, GRPO × 3, AsymGRPO × 3, base policy × 3 ({setting})" in done.stdout.replace("\n", " ")
+        assert f"REINFORCE × 3; GRPO × 3; AsymGRPO × 3; base policy × 3 ({setting})" in done.stdout.replace("\n", " ")
     assert {file.name for file in (tmp_path / "figures").iterdir()} == {
         *("figure3.png", "figure3.pdf", "table1.png", "table1.pdf", "table1.md")
     }

@@ -92,11 +92,23 @@ def _draw(opened: Run, results: Results, out: Path, *, whole: bool) -> list[Path
     from entropy_lab.figure import draw_all, tables_of  # matplotlib: not with --no-figures
 
     new = {Path(name).stem: table for name, table in results.tables.items()}
-    made = tables_of(opened, new if whole else _stored(out / "analysis") | new)
+    logged = {} if opened.step_files or opened.eval_files else _logged(opened)
+    made = tables_of(opened, new | logged if whole else _stored(out / "analysis") | new)
     if made.label == "unknown":  # the method's name, where nobody recorded one
         made = replace(made, label=opened.name)
-    files, _ = draw_all([made], (), out / "figures", showing=[name for name, table in new.items() if len(table)])
+    if logged:
+        made = replace(made, label=f"{made.label}, as logged")
+    shown = [name for name, table in made.tables.items() if len(table) and name in new | logged]
+    files, _ = draw_all([made], (), out / "figures", showing=shown)
     return files
+
+
+def _logged(opened: Run) -> dict[str, Table]:
+    """Give scalars the form of the tables that measure the same in rollouts."""
+    scalars = opened.metrics()
+    columns = {"entropy": ["step", "entropy"], "training": ["step", "reward"]}
+    there = {name: pair for name, pair in columns.items() if set(pair) <= {*scalars.columns}}
+    return {name: Table(name, scalars.select(pair).drop_nulls()) for name, pair in there.items()}
 
 
 def _stored(folder: Path) -> dict[str, Table]:

@@ -27,7 +27,10 @@ def run(command: Check) -> None:
     n_rows = _read_all(opened)
     warnings = [line for file in opened.readable_files for line in disagreements(opened, file)]
     screen = console()
-    screen.print(f"{opened.name}: {len(opened.step_files)} steps, {n_rows:,} valid rollouts", _gaps(opened))
+    content = f"{len(opened.step_files)} steps, {n_rows:,} valid rollouts"
+    if not opened.step_files and (n_scalars := opened.metrics().height):
+        content = f"no rollouts, scalars of {n_scalars} steps"
+    screen.print(f"{opened.name}: {content}", _gaps(opened))
     screen.print(_abilities(opened))
     for line in warnings:
         screen.print(f"[yellow]warning[/] {line}", soft_wrap=True)
