@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from entropy_lab import advantages
-from entropy_lab.advantages.outcomes import advantages_by_outcome, estimator_of, exponents
+from entropy_lab.advantages.outcomes import advantages_by_outcome, estimator_of, exponents, of_all
 from entropy_lab.batches import FloatArray, GroupBatch
 from entropy_lab.entropy_pressure import CellSums, Pressure, extremes, steepest
 from entropy_lab.errors import MissingColumnError, ParameterError
@@ -81,16 +81,18 @@ class _Counterfactual(Fold):
         self, predictor: str, until: int | None, betas: FloatArray, boot: tuple[int, float, int], run: Run
     ) -> None:
         self.predictor, self.until, self.betas, self.boot = predictor, until, betas, boot
-        self.columns, self.method, named = PREDICTORS[predictor], run.method, estimator_of(run.method)
+        self.columns, named = PREDICTORS[predictor], estimator_of(run.method)
+        self.name = str(run.method["name"]), str(run.method.get("label") or run.method["name"])
         self.place = exponents(named) if named else None
         self.estimators = {name: advantages.get(name) for name in advantages.names()}
         self.left_out = {name: "tells tokens apart" for name, one in self.estimators.items() if one.token_advantage}
         self.cells = PromptSums(("n_correct", "n_rollouts"), ("effect", "tokens_correct", "tokens_wrong", "weight"))
-        self.points = PromptSums(("name",), ("change", "weight", "square", "tokens"))
+        self.named = [RECORDED, *(name for name in self.estimators if name not in self.left_out)]
+        self.points = PromptSums(("point",), ("change", "weight", "square", "tokens"))
         self.n_steps = self.n_groups = 0
 
     def add(self, batch: GroupBatch) -> None:
-        """Sum by prompt: the effect of A+ - A- by counts, and the parts of every estimator."""
+        """Sum by prompt: the effect of A+ - A- by counts, and the parts of what counts do not tell."""
         known, right = ~np.isnan(batch["correct"]), batch["correct"] == 1
         part, tokens, weight = rollout_parts(batch, self.predictor, known)
         found = {"n_correct": batch.n_correct, "n_rollouts": batch.n_verified, "weight": weight}
@@ -105,35 +107,30 @@ class _Counterfactual(Fold):
         self.n_steps, self.n_groups = self.n_steps + int(kept.any()), self.n_groups + int(kept.sum())
         self.cells.add(prompts, groups)
         if kept.any():
-            self._add_estimators(prompts, groups, float(batch["correct"][known].mean()))
+            self._add_those_of_batches(prompts, groups, float(batch["correct"][known].mean()))
         part, tokens, weight = rollout_parts(batch, self.predictor, ~np.isnan(batch["advantage"]))
         above = batch["advantage"] - np.fmin.reduceat(batch["advantage"], batch.starts)[batch.group]
         own = {"change": batch.sum(part * above), "square": batch.sum(tokens * batch["advantage"] ** 2)}
         if weight.any():
-            own |= {"weight": weight, "tokens": batch.sum(tokens), "name": np.full(batch.n_groups, RECORDED)}
+            own |= {"weight": weight, "tokens": batch.sum(tokens), "point": np.zeros(batch.n_groups, int)}
             self.points.add(batch.prompts, own)
 
-    def _add_estimators(self, prompts: pl.Series, groups: dict[str, FloatArray], batch_mean: float) -> None:
-        counts = np.stack([groups["n_correct"], groups["n_rollouts"]])
-        (n_correct, n_rollouts), cell = np.unique(counts, axis=1, return_inverse=True)
-        found = {}
-        for name in [name for name in self.estimators if name not in self.left_out]:
-            try:
-                found[name] = advantages_by_outcome(self.estimators[name], n_correct, n_rollouts, batch_mean)
-            except ParameterError as error:
-                self.left_out[name] = str(error)
-        positive, negative = np.array(list(found.values())).transpose(1, 0, 2)[:, :, cell]
-        square = positive**2 * groups["tokens_correct"] + negative**2 * groups["tokens_wrong"]
-        parts = {"change": (groups["effect"] * (positive - negative)).ravel(), "square": square.ravel()}
-        parts |= {name: np.tile(groups[name], len(found)) for name in ("weight", "tokens")}
-        self.points.add(pl.concat([prompts] * len(found)), {**parts, "name": np.repeat(list(found), len(prompts))})
+    def _add_those_of_batches(self, prompts: pl.Series, groups: dict[str, FloatArray], batch_mean: float) -> None:
+        """Sum what depends on the step's mean reward; what does not follows from the cells, once for all steps."""
+        for point, name in enumerate(self.named):
+            if name != RECORDED and self.estimators[name].reads_batch:
+                counts = groups["n_correct"], groups["n_rollouts"], batch_mean
+                positive, negative = advantages_by_outcome(self.estimators[name], *counts)
+                parts = {"point": np.full(len(prompts), point), "change": groups["effect"] * (positive - negative)}
+                parts["square"] = positive**2 * groups["tokens_correct"] + negative**2 * groups["tokens_wrong"]
+                self.points.add(prompts, groups | parts)
 
     def table(self) -> Table:
         """Put the plane, the estimators and the run's own advantages side by side."""
         n_boot, confidence, seed = self.boot
-        made: dict[str, Any] = {"predictor": self.predictor, "first_steps": self.until, "n_steps": self.n_steps}
-        made |= {"n_groups": self.n_groups, "n_boot": n_boot, "confidence": confidence, "seed": seed}
-        made["own"] = dict(zip(COORDINATES, (*self._name, *(self.place or NOWHERE)), strict=True))
+        made: dict[str, Any] = {"n_boot": n_boot, "confidence": confidence, "seed": seed, "predictor": self.predictor}
+        made |= {"first_steps": self.until, "n_steps": self.n_steps, "n_groups": self.n_groups}
+        made["own"] = dict(zip(COORDINATES, (*self.name, *(self.place or NOWHERE)), strict=True))
         if not self.n_groups:
             return Table.of("counterfactual", dict.fromkeys(ANALYSES["counterfactual"], ()), **made)
         prompts = pl.concat([self.cells.prompts, self.points.prompts]).unique().sort()
@@ -141,11 +138,7 @@ class _Counterfactual(Fold):
         n_correct, n_rollouts = self.cells.cells.to_numpy().T
         effect, tokens_correct, tokens_wrong, weight = np.moveaxis(drawn[0], 1, 0)
         plane = CellSums(n_correct, n_rollouts, effect, tokens_correct, tokens_wrong, weight.sum(axis=1))
-        names = [name for name in self.points.cells["name"] if name not in self.left_out]
-        shown = np.flatnonzero(self.points.cells["name"].is_in(names).to_numpy())
-        change, weight, square, tokens = np.moveaxis(drawn[1][:, :, shown], 1, 0)
-        with np.errstate(invalid="ignore", divide="ignore"):  # resamples that draw no prompt with an advantage
-            points = Pressure(change / weight, square / tokens)
+        names, points = self._points(plane, drawn[1])
         both = plane.at(self.betas, self.betas).flat().beside(points)
         columns: dict[str, Any] = self._places(names)
         columns |= {"rms_advantage": both.rms[0], **bounded("pressure", "ci", both.change, confidence)}
@@ -158,16 +151,24 @@ class _Counterfactual(Fold):
         missing = dict.fromkeys(ANALYSES["counterfactual"], [None] * len(columns["name"]))
         return Table.of("counterfactual", missing | columns, **made, left_out=self.left_out)
 
-    @property
-    def _name(self) -> tuple[str, str]:
-        return str(self.method["name"]), str(self.method.get("label") or self.method["name"])
+    def _points(self, cells: CellSums, sums: FloatArray) -> tuple[list[str], Pressure]:
+        """Give what has a name, in its order: the estimators, and the advantages that training used."""
+        change, weight, square, tokens = np.moveaxis(sums, 1, 0)
+        with np.errstate(invalid="ignore", divide="ignore"):  # resamples that draw no prompt with an advantage
+            summed = Pressure(change / weight, square / tokens)
+        named = {name: self.estimators[name] for name in self.named[1:]}
+        found, refused = of_all(named, cells.n_correct, cells.n_rollouts)
+        self.left_out |= refused
+        both = summed.beside(cells.of(*np.array(list(found.values())).transpose(1, 0, 2)))
+        names = [*(self.named[int(point)] for point in self.points.cells["point"]), *found]
+        order = np.argsort(names)
+        return [names[at] for at in order], Pressure(both.change[:, order], both.mean_square[:, order])
 
     def _places(self, names: list[str]) -> dict[str, Any]:
         """Kind, name, label and exponents of all points: the plane row by row, then those with a name."""
         rows: list[tuple[Any, ...]] = [("map", "asym_grpo", "", *pair) for pair in product(self.betas, self.betas)]
+        own = (RECORDED, *self.name, *(self.place or NOWHERE))
         for name in names:
-            if one := self.estimators.get(name):
-                rows.append(("estimator", name, one.label, *(exponents(one) or NOWHERE)))
-            else:
-                rows.append((RECORDED, *self._name, *(self.place or NOWHERE)))
+            one = self.estimators.get(name)
+            rows.append(("estimator", name, one.label, *(exponents(one) or NOWHERE)) if one else own)
         return dict(zip(("kind", *COORDINATES), zip(*rows, strict=True), strict=True))

@@ -7,7 +7,7 @@ Each rollout's mean entropy is weighted by its length, so that a step's value is
 import numpy as np
 
 from entropy_lab.batches import FloatArray, GroupBatch
-from entropy_lab.bootstrap import percentile_interval, resample_counts
+from entropy_lab.bootstrap import Draws, percentile_interval
 from entropy_lab.fold import Fold
 from entropy_lab.means import weighted_mean_where
 from entropy_lab.run import Run
@@ -39,7 +39,7 @@ class _Entropy(Fold):
     def __init__(self, n_boot: int, confidence: float, seed: int) -> None:
         self.n_boot, self.confidence, self.seed = n_boot, confidence, seed
         self.rows: list[tuple[float, ...]] = []
-        self.counts = np.zeros((0, 0))
+        self.draws = Draws(n_boot, seed)
 
     def add(self, batch: GroupBatch) -> None:
         """Sum entropy and tokens of the step, per prompt for the interval."""
@@ -57,10 +57,8 @@ class _Entropy(Fold):
         n = len(tokens)
         if n < 2:
             return float("nan"), float("nan")
-        if self.counts.shape[1] != n:
-            # One draw for all steps of the same number of prompts: a step's interval does not depend on the others.
-            self.counts = resample_counts(n, self.n_boot, np.random.default_rng([self.seed, n]))
-        low, high = percentile_interval((self.counts @ nats) / (self.counts @ tokens), self.confidence)
+        drawn = self.draws.counts(n) @ np.column_stack([nats, tokens])
+        low, high = percentile_interval(drawn[:, 0] / drawn[:, 1], self.confidence)
         return float(low), float(high)
 
     def table(self) -> Table:

@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 
 from entropy_lab.batches import FloatArray, GroupBatch
+from entropy_lab.channels import CHANNELS, EVERY, channel_frame, channel_sums
 from entropy_lab.entropy_change import covariance_contributions, increment_contributions
 from entropy_lab.errors import MissingColumnError, ParameterError
 from entropy_lab.fold import Fold
@@ -21,7 +22,6 @@ from entropy_lab.table import Table
 NEEDS = ("logp", "n_tokens", "advantage", "entropy", "correct")
 WANTS = ("logp_after",)
 PREDICTORS = {"covariance": (), "increment": ("logp_after",), "vanilla": ("token_logp", "token_entropy")}
-CHANNELS = ("positive", "negative", "zero")
 CENTRED = 1e-6
 """Largest mean advantage that rounding makes of centred advantages."""
 
@@ -80,7 +80,7 @@ class _Ledger(Fold):
     def __init__(self, predictor: str, span: int | None, changes: StepChanges) -> None:
         self.predictor, self.span, self.changes = predictor, span, changes
         self.columns = PREDICTORS["vanilla"] if predictor == "vanilla" else ()
-        self.cells: list[pl.DataFrame] = []
+        self.sums: list[dict[str, FloatArray]] = []
 
     def add(self, batch: GroupBatch) -> None:
         """Sum the step's parts by channel and accuracy, and its entropy by prompt."""
@@ -89,25 +89,18 @@ class _Ledger(Fold):
         advantage = batch["advantage"]
         parts = {"advantage": _share(advantage), **_by_rollout(batch, n_tokens)}
         parts["vanilla"] = _by_token(batch) if self.columns else np.full(batch.n_rollouts, np.nan)
-        channel = np.select([advantage > 0, advantage < 0, advantage == 0], CHANNELS, "")
-        rows = {"channel": channel, "accuracy": batch.accuracy[batch.group], "group": batch.group, **parts}
-        frame = pl.DataFrame(rows).filter(pl.col("channel") != "").fill_nan(None)
-        sums = [pl.when(pl.col(name).count() > 0).then(pl.col(name).sum()).alias(name) for name in parts]
-        found = [pl.col("group").n_unique().alias("n_groups"), pl.len().alias("n_rollouts"), *sums]
-        cells = frame.group_by("channel", "accuracy").agg(found).sort("channel", "accuracy")
-        whole = frame.select(pl.lit("all").alias("channel"), pl.lit(None, pl.Float64).alias("accuracy"), *found)
-        self.cells += [part.select(pl.lit(batch.step).alias("step"), pl.all()) for part in (cells, whole)]
+        self.sums.append(channel_sums(batch, parts))
 
     def table(self) -> Table:
         """Fit the scale, and put predicted beside measured."""
         names = list(ANALYSES["ledger"])
         changes = self.changes
         made: dict[str, object] = {"n_boot": changes.n_boot, "confidence": changes.confidence, "seed": changes.seed}
-        if not self.cells:
+        if not self.sums:
             return Table.of("ledger", {name: [] for name in names}, **made)
-        measured = changes.frame().with_columns(channel=pl.lit("all"))
-        frame = pl.concat(self.cells).join(measured, on=["step", "channel"], how="left", maintain_order="left")
-        totals = frame.filter(pl.col("channel") == "all")
+        measured = changes.frame().with_columns(channel=pl.lit(EVERY))
+        frame = channel_frame(self.sums).join(measured, on=["step", "channel"], how="left", maintain_order="left")
+        totals = frame.filter(pl.col("channel") == EVERY)
         fits = {name: self._fit(totals[name], totals["measured"]) for name in PREDICTORS}
         chosen = self.predictor
         if chosen == "auto":
@@ -115,7 +108,7 @@ class _Ledger(Fold):
         fit = fits[chosen]
         frame = frame.with_columns(predicted=pl.col(chosen) * fit.scale if fit else pl.lit(None, pl.Float64))
         frame = frame.with_columns(residual=pl.col("measured") - pl.col("predicted"))
-        totals = frame.filter(pl.col("channel") == "all")
+        totals = frame.filter(pl.col("channel") == EVERY)
         centred = bool((totals["advantage"].abs() < CENTRED).all())
         on_advantage = None if centred else self._fit(totals["advantage"], totals["residual"])
         made |= {
@@ -167,9 +160,9 @@ def _totals(frame: pl.DataFrame) -> dict[str, float | None]:
 
     Where not every step has a prediction, those that have one stand for the others.
     """
-    totals = frame.filter(pl.col("channel") == "all", pl.col("measured").is_not_null())
+    totals = frame.filter(pl.col("channel") == EVERY, pl.col("measured").is_not_null())
     share = totals["predicted"].count() / max(len(totals), 1)
     parts = frame.filter(pl.col("step").is_in(totals["step"].implode()), pl.col("predicted").is_not_null())
     sums = dict(parts.group_by("channel").agg(pl.col("predicted").sum()).rows())
-    predicted = {name: sums.get(name, 0.0) / share if share else None for name in (*CHANNELS, "all")}
+    predicted = {name: sums.get(name, 0.0) / share if share else None for name in (*CHANNELS, EVERY)}
     return {**predicted, "measured": float(totals["measured"].sum()) if len(totals) else None}

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from entropy_lab.batches import FloatArray, GroupBatch, IntArray
-from entropy_lab.bootstrap import percentile_interval, resampled_sums
+from entropy_lab.bootstrap import Draws, percentile_interval
 from entropy_lab.fold import Fold
 from entropy_lab.json_values import json_value
 from entropy_lab.policy_distance import (
@@ -27,6 +27,9 @@ from entropy_lab.run import Run
 from entropy_lab.schema import ANALYSES
 from entropy_lab.table import Table
 from entropy_lab.token_columns import flat_tokens
+
+TOGETHER = 16
+"""Steps that are measured together."""
 
 NEEDS = ("logp", "sampler_logp", "n_tokens")
 WANTS = ("logp_after", "token_logp", "token_sampler_logp", "token_logp_after")
@@ -66,6 +69,8 @@ def analyze(run: Run, *, n_boot: int = 400, confidence: float = 0.95, seed: int 
 class _Mismatch(Fold):
     def __init__(self, n_boot: int, confidence: float, seed: int) -> None:
         self.n_boot, self.confidence, self.seed = n_boot, confidence, seed
+        self.draws = Draws(n_boot, seed)
+        self.waiting: dict[int, FloatArray] = {}
         self.steps: list[pl.DataFrame] = []
         self.whole, self.positions = PromptSums(("run",), NAMES), PromptSums(("position",), NAMES)
         self.largest = 0.0
@@ -79,6 +84,9 @@ class _Mismatch(Fold):
         for prefix, (source, target) in PAIRS.items():
             difference = np.where(np.isnan(length), np.nan, batch[target] - batch[source])
             known = ~np.isnan(difference)
+            if not known.any():
+                parts.append(np.zeros((len(prompts), len(SUMS))))
+                continue
             if not prefix:
                 self.largest = max(self.largest, float(np.abs(difference[known]).max(initial=0.0)))
             row, (before, after) = flat_tokens(batch, (f"token_{source}", f"token_{target}"), known)
@@ -90,10 +98,17 @@ class _Mismatch(Fold):
         here = np.concatenate(parts, axis=1)
         if here.any():
             self.whole.add(prompts, {"run": np.zeros(len(prompts)), **dict(zip(NAMES, here.T, strict=True))})
-            drawn = resampled_sums(here, self.n_boot, np.random.default_rng(self.seed))
-            self.steps.append(
-                self._rows(np.concatenate([here.sum(axis=0, keepdims=True), drawn])[:, :, None], batch.step)
-            )
+            drawn, used = np.zeros((1 + self.n_boot, here.shape[1])), here.any(axis=0)
+            drawn[0], drawn[1:, used] = here.sum(axis=0), self.draws.counts(len(here)) @ here[:, used]
+            self.waiting[batch.step] = drawn
+            if len(self.waiting) == TOGETHER:
+                self._settle()
+
+    def _settle(self) -> None:
+        """Measure the steps that wait, all at once."""
+        if self.waiting:
+            self.steps.append(self._rows(np.stack(list(self.waiting.values()), axis=2), list(self.waiting)))
+            self.waiting = {}
 
     def _add_positions(self, prefix: str, prompts: pl.Series, code: IntArray, at: IntArray, terms: FloatArray) -> None:
         if len(at):
@@ -104,12 +119,12 @@ class _Mismatch(Fold):
             of_prompt = prompts.gather(np.repeat(np.arange(len(prompts)), len(bins)))
             self.positions.add(of_prompt, {**columns, "position": np.tile(bins, len(prompts))})
 
-    def _rows(self, drawn: FloatArray, step: int | None = None, position: IntArray | None = None) -> pl.DataFrame:
+    def _rows(self, drawn: FloatArray, step: list[int] | None = None, position: IntArray | None = None) -> pl.DataFrame:
         """Measure sums (resamples, names, cells), of which the first resample is the estimate: one row a cell."""
         n = drawn.shape[2]
         counts = {"n_rollouts": drawn[0, SUMS.index("responses")], "n_tokens": drawn[0, SUMS.index("length")]}
         columns: dict[str, Any] = {
-            "step": [step] * n,
+            "step": step or [None] * n,
             "position": [None] * n if position is None else position,
             **counts,
         }
@@ -122,6 +137,7 @@ class _Mismatch(Fold):
     def table(self) -> Table:
         """Put the steps, the positions and the whole run below each other."""
         made: dict[str, Any] = {"n_boot": self.n_boot, "confidence": self.confidence, "seed": self.seed}
+        self._settle()
         if not self.steps:
             return Table.of("mismatch", dict.fromkeys(ANALYSES["mismatch"], ()), **made)
         frames, first = list(self.steps), self.steps[0].row(0, named=True)

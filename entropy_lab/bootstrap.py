@@ -55,6 +55,40 @@ def resample_counts(n: int, n_boot: int, rng: np.random.Generator) -> FloatArray
     return np.bincount(cells, minlength=n_boot * n).reshape(n_boot, n).astype(np.float64)
 
 
+class Draws:
+    """Resamples of clusters, one draw for all steps of as many: a step's interval does not depend on the others.
+
+    Parameters
+    ----------
+    n_boot
+        Number of resamples, 1 or more.
+    seed
+        Of the draws, together with the number of clusters.
+
+    Examples
+    --------
+    >>> draws = Draws(n_boot=3, seed=0)
+    >>> draws.counts(5).shape, draws.counts(5) is draws.counts(5)
+    ((3, 5), True)
+    """
+
+    def __init__(self, n_boot: int, seed: int) -> None:
+        self._n_boot, self._seed = n_boot, seed
+        self._counts = np.zeros((0, 0))
+
+    def counts(self, n: int) -> FloatArray:
+        """Give `resample_counts` of ``n`` clusters; those of the last ``n`` are kept.
+
+        Raises
+        ------
+        ParameterError
+            ``n_boot`` is below 1.
+        """
+        if self._counts.shape[1] != n:
+            self._counts = resample_counts(n, self._n_boot, np.random.default_rng([self._seed, n]))
+        return self._counts
+
+
 def resampled_sums(values: FloatArray, n_boot: int, rng: np.random.Generator) -> FloatArray:
     """Sum each column of ``values`` over resampled clusters.
 

@@ -99,6 +99,31 @@ class CellSums:
     tokens_wrong: FloatArray
     weight: FloatArray
 
+    def of(self, positive: FloatArray, negative: FloatArray) -> Pressure:
+        """Give the pressure of advantages that are known by cell.
+
+        Parameters
+        ----------
+        positive, negative
+            A+ and A- of each cell, shape (estimators, cells).
+
+        Returns
+        -------
+        Pressure
+            Shape (resamples, estimators); NaN where a resample has no group with a part.
+
+        Examples
+        --------
+        >>> one = np.ones((1, 1))
+        >>> sums = CellSums(np.array([1.0]), np.array([4.0]), -0.5 * one, 20 * one, 60 * one, np.array([2.0]))
+        >>> sums.of(np.array([[3.0]]), np.array([[-1.0]])).change
+        array([[-1.]])
+        """
+        square = self.tokens_correct @ (positive**2).T + self.tokens_wrong @ (negative**2).T
+        tokens = (self.tokens_correct + self.tokens_wrong).sum(axis=1, keepdims=True)
+        with np.errstate(invalid="ignore", divide="ignore"):  # resamples that draw no prompt with a part
+            return Pressure(self.effect @ (positive - negative).T / self.weight[:, None], square / tokens)
+
     def at(self, beta_pos: FloatArray, beta_neg: FloatArray) -> Pressure:
         """Give the pressure at every pair of exponents.
 

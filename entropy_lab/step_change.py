@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Final
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from entropy_lab.bootstrap import percentile_interval, resample_counts
+from entropy_lab.bootstrap import Draws, percentile_interval
 
 FloatArray = NDArray[np.float64]
+
+TOGETHER: Final = 16
+"""Steps that are resampled together."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +52,6 @@ class StepChanges:
     ----------
     ratios
         Step -> ratio.
-    changes
-        Step -> change to the next step, where that is ``step + 1``.
 
     Examples
     --------
@@ -64,9 +66,13 @@ class StepChanges:
     confidence: float = 0.95
     seed: int = 0
     ratios: dict[int, float] = field(default_factory=dict)
-    changes: dict[int, Change] = field(default_factory=dict)
+    _changes: dict[int, Change] = field(default_factory=dict)
     _last: tuple[int, pl.Series, FloatArray, FloatArray] | None = None
-    _counts: FloatArray = field(default_factory=lambda: np.zeros((0, 0)))
+    _waiting: dict[int, FloatArray] = field(default_factory=dict)
+    _draws: Draws = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._draws = Draws(self.n_boot, self.seed)
 
     def add(self, step: int, prompts: pl.Series, above: FloatArray, below: FloatArray) -> None:
         """Take the next step.
@@ -86,8 +92,14 @@ class StepChanges:
             return
         self.ratios[step] = float(here[2].sum() / here[3].sum())
         if self._last is not None and self._last[0] == step - 1:
-            self.changes[step - 1] = self._change(self._last, here)
+            self._compare(self._last, here)
         self._last = here
+
+    @property
+    def changes(self) -> dict[int, Change]:
+        """Step -> change to the next step, where that is ``step + 1``."""
+        self._settle()
+        return self._changes
 
     def frame(self) -> pl.DataFrame:
         """Give the changes: columns step (Int32), measured, ci_low, ci_high; NaN is null."""
@@ -102,24 +114,36 @@ class StepChanges:
         square = sum(one.value**2 for one in known)
         return sum(one.variance for one in known) / square if square else None
 
-    def _change(
+    def _compare(
         self, old: tuple[int, pl.Series, FloatArray, FloatArray], new: tuple[int, pl.Series, FloatArray, FloatArray]
-    ) -> Change:
+    ) -> None:
+        """Take the sums of both steps by prompt; their resamples are made together with those of other steps."""
         value = self.ratios[new[0]] - self.ratios[old[0]]
+        self._changes[old[0]] = Change(value, *[float("nan")] * 3)
         if min(old[1].n_unique(), new[1].n_unique()) < 2:
-            return Change(value, *[float("nan")] * 3)
+            return
         codes = (pl.concat([old[1], new[1]]).rank("dense") - 1).to_numpy().astype(np.int64)
         n, split = int(codes.max()) + 1, len(old[1])
         cells = [np.bincount(codes[:split], part, n) for part in old[2:]]
         cells += [np.bincount(codes[split:], part, n) for part in new[2:]]
-        if self._counts.shape[1] != n:
-            # One draw for all steps of as many prompts: a step's interval does not depend on the others.
-            self._counts = resample_counts(n, self.n_boot, np.random.default_rng([self.seed, n]))
-        sums = self._counts @ np.column_stack(cells)
-        # A resample without a prompt of one of the steps has no change.
-        sums = sums[(sums[:, [1, 3]] > 0).all(axis=1)]
-        if not len(sums):
-            return Change(value, *[float("nan")] * 3)
-        drawn = sums[:, 2] / sums[:, 3] - sums[:, 0] / sums[:, 1]
-        low, high = percentile_interval(drawn, self.confidence)
-        return Change(value, float(low), float(high), float(drawn.var()))
+        waiting = next(iter(self._waiting.values()), None)
+        if waiting is not None and (len(waiting) != n or len(self._waiting) == TOGETHER):
+            self._settle()
+        self._waiting[old[0]] = np.column_stack(cells)
+
+    def _settle(self) -> None:
+        """Resample the steps that wait: one product of matrices for all of them."""
+        if not self._waiting:
+            return
+        cells = np.concatenate(list(self._waiting.values()), axis=1)
+        sums = np.split(self._draws.counts(len(cells)) @ cells, len(self._waiting), axis=1)
+        for step, drawn in zip(self._waiting, sums, strict=True):
+            # A resample without a prompt of one of the steps has no change.
+            kept = drawn[(drawn[:, [1, 3]] > 0).all(axis=1)]
+            if len(kept):
+                change = kept[:, 2] / kept[:, 3] - kept[:, 0] / kept[:, 1]
+                low, high = percentile_interval(change, self.confidence)
+                self._changes[step] = replace(
+                    self._changes[step], low=float(low), high=float(high), variance=float(change.var())
+                )
+        self._waiting = {}

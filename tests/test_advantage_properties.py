@@ -34,10 +34,6 @@ every_estimator = pytest.mark.parametrize("estimator", ESTIMATORS)
 few = settings(max_examples=12, deadline=None, database=None)
 
 
-def looks_at_the_batch(estimator: Estimator) -> bool:
-    return "a_grae" in (estimator.name, estimator.params.get("base"))
-
-
 def values(estimator: Estimator) -> st.SearchStrategy[float]:
     # Rewards on a coarse grid: two that differ do so by far more than rounding, so no property is lost to it.
     return st.sampled_from([0.0, 1.0] if estimator.binary else [-1.0, 0.0, 0.1, 0.5, 1.0, 2.0])
@@ -147,7 +143,7 @@ def test_reordering_the_groups_of_a_batch_reorders_their_advantages(estimator):
     check()
 
 
-@pytest.mark.parametrize("estimator", [case for case in ESTIMATORS if not looks_at_the_batch(case.values[0])])
+@pytest.mark.parametrize("estimator", [case for case in ESTIMATORS if not case.values[0].reads_batch])
 def test_a_group_does_not_see_the_other_groups(estimator):
     @few
     @given(batches(estimator))
@@ -158,8 +154,8 @@ def test_a_group_does_not_see_the_other_groups(estimator):
     check()
 
 
-@pytest.mark.parametrize("estimator", [case for case in ESTIMATORS if looks_at_the_batch(case.values[0])])
-def test_a_grae_does_see_them(estimator):
+@pytest.mark.parametrize("estimator", [case for case in ESTIMATORS if case.values[0].reads_batch])
+def test_those_that_read_the_batch_do_see_them(estimator):
     rewards = np.array([[1.0, 0, 0, 0], [1, 1, 1, 0]])
     assert not np.allclose(estimator(rewards)[:1], estimator(rewards[:1]))
 
@@ -178,7 +174,7 @@ def test_rollouts_listed_one_by_one_get_what_the_table_of_groups_gets(estimator)
     check()
 
 
-@pytest.mark.parametrize("estimator", [case for case in ESTIMATORS if not looks_at_the_batch(case.values[0])])
+@pytest.mark.parametrize("estimator", [case for case in ESTIMATORS if not case.values[0].reads_batch])
 def test_groups_of_unequal_size_get_what_each_gets_alone(estimator):
     @few
     @given(ragged(estimator), st.randoms(use_true_random=False))

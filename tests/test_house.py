@@ -28,7 +28,7 @@ FLOORS = {
     **dict.fromkeys(("entropy_pressure", "prompt_sums", "policy_distance", "group_bias"), 2),
     **dict.fromkeys(("step_files", "run", "writer", "amending", "table", "consistency"), 3),
     **dict.fromkeys(("batches", "fold", "study", "rl", "readers", "recording", "integrations"), 4),
-    **dict.fromkeys(("entropy_sums", "entropy_columns", "token_columns", "rollout_parts"), 4),
+    **dict.fromkeys(("entropy_sums", "entropy_columns", "token_columns", "rollout_parts", "channels"), 4),
     **dict.fromkeys(("recipes", "presets"), 5),
     **dict.fromkeys(("plots",), 6),
     **dict.fromkeys(("analysis", "figure", "summary", "claims", "diagnosis"), 7),

@@ -6,7 +6,7 @@ import pytest
 
 from entropy_lab.errors import ParameterError
 from entropy_lab.scale_fit import through_origin, window_sums
-from entropy_lab.step_change import StepChanges
+from entropy_lab.step_change import TOGETHER, StepChanges
 
 # Scale
 
@@ -90,6 +90,21 @@ def test_a_change_that_all_prompts_share_is_certain_and_others_are_as_the_delta_
     assert other.changes[0].variance == pytest.approx(2 * (residual**2).sum(), rel=0.15)
     assert other.changes[0].value == 0
     assert other.noise is None
+
+
+def test_steps_resampled_together_have_the_intervals_that_each_has_alone():
+    rng, whole = np.random.default_rng(0), StepChanges(n_boot=50)
+    steps = []
+    for step in range(2 * TOGETHER + 3):
+        n = 9 if step == 5 else 6  # another number of prompts in between
+        steps.append((pl.Series([f"q{step % 3}-{i}" for i in range(n)]), rng.random(n), rng.random(n) + 0.5))
+        whole.add(step, *steps[-1])
+    for step in range(len(steps) - 1):
+        alone = StepChanges(n_boot=50)
+        alone.add(step, *steps[step])
+        alone.add(step + 1, *steps[step + 1])
+        for name in ("value", "low", "high", "variance"):
+            assert getattr(whole.changes[step], name) == pytest.approx(getattr(alone.changes[step], name), rel=1e-9)
 
 
 def test_steps_apart_and_single_prompts_have_no_interval():

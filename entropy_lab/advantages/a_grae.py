@@ -70,4 +70,5 @@ def a_grae(
         label="A-GRAE" + (f" {alpha:g}" if alpha != 1 else "") + (" (released)" if released else ""),
         kernel=partial(_refocused, alpha=alpha, released=released),
         binary=True,
+        reads_batch=True,
     )

@@ -59,6 +59,8 @@ class Estimator:
     token_advantage
         Advantage of each token (B, T) from advantages (B, 1), token entropies (B, T) in nats, 0 outside the mask, and
         the mask (B, T) of response tokens; None where each token gets its rollout's own.
+    reads_batch
+        True when a group's advantages depend on the mean reward of the batch too.
 
     Examples
     --------
@@ -81,6 +83,7 @@ class Estimator:
     aggregation: str = field(default="token-mean", compare=False)
     kept: Callable[[Array], Mask] = field(default=_every_rollout, compare=False, repr=False)
     token_advantage: TokenAdvantage | None = field(default=None, compare=False, repr=False)
+    reads_batch: bool = field(default=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "params", MappingProxyType(dict(self.params)))

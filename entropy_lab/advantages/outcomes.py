@@ -11,7 +11,7 @@ from entropy_lab.advantages.arrays import Array
 from entropy_lab.advantages.estimator import Estimator
 from entropy_lab.advantages.power import odds_power
 from entropy_lab.advantages.registry import get
-from entropy_lab.errors import EntropyLabError
+from entropy_lab.errors import EntropyLabError, ParameterError
 
 
 def advantages_by_outcome(
@@ -56,6 +56,42 @@ def advantages_by_outcome(
         positive[here] = np.where(rewards[:, 0] == 1, advantage[:, 0], 0.0)
         negative[here] = np.where(rewards[:, -1] == 0, advantage[:, -1], 0.0)
     return positive, negative
+
+
+def of_all(
+    estimators: Mapping[str, Estimator], n_correct: Array, n_rollouts: Array
+) -> tuple[dict[str, tuple[Array, Array]], dict[str, str]]:
+    """Evaluate every estimator that a group's counts are enough for.
+
+    Parameters
+    ----------
+    estimators
+        Name -> estimator.
+    n_correct, n_rollouts
+        As for `advantages_by_outcome`.
+
+    Returns
+    -------
+    found : dict
+        Name -> what `advantages_by_outcome` gives. Estimators that read the batch too are left out.
+    refused : dict
+        Name -> why the estimator refuses groups of some size.
+
+    Examples
+    --------
+    >>> from entropy_lab.advantages import get
+    >>> found, refused = of_all({"grpo": get("grpo"), "pass_at_k": get("pass_at_k", k=4)}, np.ones(1), np.full(1, 2.0))
+    >>> list(found), refused
+    (['grpo'], {'pass_at_k': 'pass_at_k: k is 4 but a group has 2 rollouts; k up to the group size'})
+    """
+    found, refused = {}, {}
+    for name, estimator in estimators.items():
+        if not estimator.reads_batch:
+            try:
+                found[name] = advantages_by_outcome(estimator, n_correct, n_rollouts, np.nan)
+            except ParameterError as error:
+                refused[name] = str(error)
+    return found, refused
 
 
 def beta_advantages(betas: Array, n_correct: Array, n_rollouts: Array) -> tuple[Array, Array]:
