@@ -4,13 +4,16 @@ Each rollout's mean entropy is weighted by its length, so that a step's value is
 (Eq. 3 of arXiv 2604.04894): nats per token, full vocabulary, at the sampling temperature.
 """
 
+from typing import Any
+
 import numpy as np
 
-from entropy_lab.batches import FloatArray, GroupBatch
-from entropy_lab.bootstrap import Draws, percentile_interval
+from entropy_lab.batches import GroupBatch
+from entropy_lab.bootstrap import RatioIntervals
 from entropy_lab.fold import Fold
 from entropy_lab.means import weighted_mean_where
 from entropy_lab.run import Run
+from entropy_lab.schema import ANALYSES
 from entropy_lab.table import Table
 
 NEEDS = ("entropy", "n_tokens", "correct")
@@ -39,7 +42,7 @@ class _Entropy(Fold):
     def __init__(self, n_boot: int, confidence: float, seed: int) -> None:
         self.n_boot, self.confidence, self.seed = n_boot, confidence, seed
         self.rows: list[tuple[float, ...]] = []
-        self.draws = Draws(n_boot, seed)
+        self.intervals = RatioIntervals(n_boot, confidence, seed)
 
     def add(self, batch: GroupBatch) -> None:
         """Sum entropy and tokens of the step, per prompt for the interval."""
@@ -48,21 +51,16 @@ class _Entropy(Fold):
         verdicts = (counted, counted & (batch["correct"] == 1), counted & (batch["correct"] == 0))
         means = [weighted_mean_where(entropy, tokens, kept) for kept in verdicts]
         codes = batch.prompt_codes
-        nats, n_tokens = (np.bincount(codes, batch.sum(values)) for values in (entropy * tokens, tokens))
-        low, high = self._interval(nats.astype(float), n_tokens.astype(float))
-        self.rows.append((batch.step, *means, low, high, tokens.sum()))
-
-    def _interval(self, nats: FloatArray, tokens: FloatArray) -> tuple[float, float]:
-        nats, tokens = nats[tokens > 0], tokens[tokens > 0]
-        n = len(tokens)
-        if n < 2:
-            return float("nan"), float("nan")
-        drawn = self.draws.counts(n) @ np.column_stack([nats, tokens])
-        low, high = percentile_interval(drawn[:, 0] / drawn[:, 1], self.confidence)
-        return float(low), float(high)
+        nats, n_tokens = (
+            np.bincount(codes, batch.sum(values)).astype(np.float64) for values in (entropy * tokens, tokens)
+        )
+        self.intervals.add(nats[n_tokens > 0], n_tokens[n_tokens > 0])
+        self.rows.append((batch.step, *means, tokens.sum()))
 
     def table(self) -> Table:
         """Give one row per step."""
-        names = ("step", "entropy", "entropy_correct", "entropy_wrong", "ci_low", "ci_high", "n_tokens")
-        columns = {name: [row[i] for row in self.rows] for i, name in enumerate(names)}
+        names = ("step", "entropy", "entropy_correct", "entropy_wrong", "n_tokens")
+        columns: dict[str, Any] = {name: [row[i] for row in self.rows] for i, name in enumerate(names)}
+        columns["ci_low"], columns["ci_high"] = self.intervals.bounds()
+        columns = {name: columns[name] for name in ANALYSES["entropy"]}
         return Table.of("entropy", columns, n_boot=self.n_boot, confidence=self.confidence, seed=self.seed)

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from entropy_lab.batches import FloatArray, GroupBatch, IntArray
-from entropy_lab.bootstrap import Draws, percentile_interval
+from entropy_lab.bootstrap import TOGETHER, Draws, percentile_interval
 from entropy_lab.fold import Fold
 from entropy_lab.json_values import json_value
 from entropy_lab.policy_distance import (
@@ -27,9 +27,6 @@ from entropy_lab.run import Run
 from entropy_lab.schema import ANALYSES
 from entropy_lab.table import Table
 from entropy_lab.token_columns import flat_tokens
-
-TOGETHER = 16
-"""Steps that are measured together."""
 
 NEEDS = ("logp", "sampler_logp", "n_tokens")
 WANTS = ("logp_after", "token_logp", "token_sampler_logp", "token_logp_after")

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Final
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from entropy_lab.bootstrap import Draws, percentile_interval
+from entropy_lab.bootstrap import TOGETHER, Draws, percentile_interval
 
 FloatArray = NDArray[np.float64]
-
-TOGETHER: Final = 16
-"""Steps that are resampled together."""
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,10 @@ import numpy as np
 import polars as pl
 import pytest
 
+from entropy_lab.bootstrap import TOGETHER
 from entropy_lab.errors import ParameterError
 from entropy_lab.scale_fit import through_origin, window_sums
-from entropy_lab.step_change import TOGETHER, StepChanges
+from entropy_lab.step_change import StepChanges
 
 # Scale
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from entropy_lab.bootstrap import percentile_interval, resample_counts, resampled_sums
+from entropy_lab.bootstrap import TOGETHER, RatioIntervals, percentile_interval, resample_counts, resampled_sums
 from entropy_lab.covariance import group_covariance
 from entropy_lab.errors import ParameterError
 from entropy_lab.pass_at_k import pass_at_k
@@ -208,3 +208,19 @@ def test_answers_at_several_temperatures_are_told(tmp_path, temperatures, told):
         warnings.simplefilter("always")
         assert analyze(writer.path, "validation").frame["accuracy"].item() == 0.75
     assert [str(one.message) for one in caught] == ["answers at several temperatures count together: A"] * told
+
+
+def test_intervals_of_steps_resampled_together_are_those_of_each_alone():
+    rng, together = np.random.default_rng(0), RatioIntervals(n_boot=40)
+    steps = [(rng.random(n), rng.random(n) + 0.5) for n in [5] * (TOGETHER + 2) + [7, 1, 0, 5]]
+    alone = []
+    for above, below in steps:
+        together.add(above, below)
+        single = RatioIntervals(n_boot=40)
+        single.add(above, below)
+        alone.append(np.concatenate(single.bounds()))
+    np.testing.assert_allclose(np.stack(together.bounds(), axis=1), alone, rtol=1e-12)
+    assert np.isnan(alone).any(axis=1).tolist() == [len(above) < 2 for above, _ in steps]
+    counts = resample_counts(5, 40, np.random.default_rng([0, 5]))
+    expected = percentile_interval((counts @ steps[0][0]) / (counts @ steps[0][1]))
+    np.testing.assert_allclose(alone[0], expected)
